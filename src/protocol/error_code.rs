@@ -1,0 +1,88 @@
+//! Why a request is refused: name, and whether to try again. The one table of
+//! error codes.
+
+/// Why the server refuses a request or ends a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The frame could not be read.
+    BadFrame,
+    /// The first frame was not `authenticate`.
+    NotAuthenticated,
+    /// The token was refused.
+    AuthenticationFailed,
+    /// The renewed token speaks of another tenant or subject.
+    IdentityChanged,
+    /// No such channel, or not for this client: both look alike.
+    ChannelForbidden,
+    /// The client may not read these keys.
+    KeyForbidden,
+    /// The connection already follows this channel with the same keys.
+    AlreadySubscribed,
+    /// No such subscription on this connection.
+    UnknownSubscription,
+    /// More subscriptions, keys or sources than allowed.
+    LimitExceeded,
+    /// A position names a partition that the topic does not have.
+    UnknownPartition,
+    /// A position, key, window or time is out of its range.
+    InvalidArgument,
+    /// The topic behind the channel is missing or can't be read.
+    SourceUnavailable,
+    /// Kafka did not answer in time.
+    Unavailable,
+    /// Wanted offsets are gone, and the subscription asked to stop.
+    Gap,
+    /// The channel was taken out of the configuration.
+    ChannelRemoved,
+    /// The token no longer covers this subscription.
+    Revoked,
+}
+
+impl ErrorCode {
+    /// Every code, in the order of the table in `docs/protocol.md`.
+    pub const ALL: [ErrorCode; 16] = [
+        Self::BadFrame,
+        Self::NotAuthenticated,
+        Self::AuthenticationFailed,
+        Self::IdentityChanged,
+        Self::ChannelForbidden,
+        Self::KeyForbidden,
+        Self::AlreadySubscribed,
+        Self::UnknownSubscription,
+        Self::LimitExceeded,
+        Self::UnknownPartition,
+        Self::InvalidArgument,
+        Self::SourceUnavailable,
+        Self::Unavailable,
+        Self::Gap,
+        Self::ChannelRemoved,
+        Self::Revoked,
+    ];
+
+    /// Returns the name on the wire and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadFrame => "bad_frame",
+            Self::NotAuthenticated => "not_authenticated",
+            Self::AuthenticationFailed => "authentication_failed",
+            Self::IdentityChanged => "identity_changed",
+            Self::ChannelForbidden => "channel_forbidden",
+            Self::KeyForbidden => "key_forbidden",
+            Self::AlreadySubscribed => "already_subscribed",
+            Self::UnknownSubscription => "unknown_subscription",
+            Self::LimitExceeded => "limit_exceeded",
+            Self::UnknownPartition => "unknown_partition",
+            Self::InvalidArgument => "invalid_argument",
+            Self::SourceUnavailable => "source_unavailable",
+            Self::Unavailable => "unavailable",
+            Self::Gap => "gap",
+            Self::ChannelRemoved => "channel_removed",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// Says whether the same request may succeed later, unchanged.
+    pub const fn retry(self) -> bool {
+        matches!(self, Self::SourceUnavailable | Self::Unavailable)
+    }
+}

@@ -1,0 +1,125 @@
+//! What shards, the intake and the Kafka threads say to each other.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::log::partition::SharedPartition;
+use crate::types::ids::Offset;
+use crate::types::ids::PartitionId;
+use crate::types::ids::ShardId;
+use crate::types::ids::SourceId;
+use crate::types::ids::Timestamp;
+use crate::types::ids::TopicId;
+use crate::types::ids::TopicName;
+
+/// What a shard wants of the intake.
+#[derive(Debug)]
+pub enum Command {
+    /// Read this source; answered by [`Event::Ready`] or [`Event::Failed`].
+    Follow { shard: ShardId, source: SourceId },
+    /// This shard needs the source no longer.
+    Unfollow { shard: ShardId, source: SourceId },
+    /// A cursor waits for records of this offset on, which memory has not.
+    Demand { source: SourceId, partition: PartitionId, offset: Offset },
+    /// Find out where a subscription starts; answered by [`Event::Resolved`].
+    Resolve { shard: ShardId, ticket: Ticket, source: SourceId, lookup: Lookup },
+}
+
+/// A shard's own number for a question it asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What is looked up for a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lookup {
+    /// The oldest and the next offset of each partition, afresh.
+    Bounds,
+    /// The bounds, and the first offset stamped at or after this moment.
+    Timestamp(Timestamp),
+}
+
+/// What the intake tells a shard.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The source is read; its partitions, in order from zero.
+    Ready { source: SourceId, partitions: Vec<Arc<SharedPartition>> },
+    /// The source can't be read now. The intake tries again by itself and then
+    /// says `Ready`.
+    Failed { source: SourceId, failure: SourceFailure },
+    /// These partitions were found to exist as well, numbered on from those
+    /// known. They are read from their beginning.
+    PartitionsAdded { source: SourceId, partitions: Vec<Arc<SharedPartition>> },
+    /// The answer to [`Command::Resolve`].
+    Resolved { ticket: Ticket, result: Result<Vec<Bounds>, SourceFailure> },
+    /// Something is new in this partition: records, history, a gap.
+    Advanced { source: SourceId, partition: PartitionId },
+}
+
+/// What Kafka has of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The oldest offset.
+    pub start: Offset,
+    /// The next offset that a committed record may get (last stable offset).
+    pub end: Offset,
+    /// The first offset stamped at or after the moment asked for; `end` when
+    /// there is none or none was asked for.
+    pub at_timestamp: Offset,
+}
+
+/// Why a source can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SourceFailure {
+    #[error("topic {0} does not exist")]
+    UnknownTopic(TopicName),
+    #[error("not permitted to read topic {0}")]
+    Forbidden(TopicName),
+    #[error("no broker answers for topic {topic}: {reason}")]
+    Unreachable { topic: TopicName, reason: String },
+    #[error("topic {topic} has {count} partitions, more than can be followed")]
+    TooManyPartitions { topic: TopicName, count: usize },
+}
+
+/// What the intake asks of the Kafka threads.
+#[derive(Debug)]
+pub enum Task {
+    /// Describe these topics; each answered by `Intake::handle_described`.
+    Describe { topics: Vec<TopicName> },
+    /// Look up offsets of partitions `0..partitions`; answered by
+    /// `Intake::handle_offsets` with the same `request`.
+    ListOffsets { request: u64, topic: TopicName, partitions: usize, lookup: Lookup },
+    /// Read this partition from `offset` on and append what comes to its log.
+    Assign { source: SourceId, topic: TopicName, partition: Arc<SharedPartition>, offset: Offset },
+    /// Stop reading this partition; nothing is appended once this returns.
+    Unassign { source: SourceId, topic: TopicName, partition: PartitionId },
+    /// Read from `from` on, at most [`crate::types::limits::HISTORY_CHUNK_BYTES`]
+    /// and not past `until`; insert into the log as history; answered by
+    /// `Intake::handle_history`. At most as many at once as there are readers.
+    ReadHistory {
+        source: SourceId,
+        topic: TopicName,
+        partition: Arc<SharedPartition>,
+        from: Offset,
+        until: Offset,
+    },
+}
+
+/// What Kafka says of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    pub topic_id: TopicId,
+    /// How many partitions it has.
+    pub partitions: usize,
+}
+
+/// Why reading a partition stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// The offset wanted is below the oldest or above the newest.
+    #[error("offset {0} is out of range")]
+    OutOfRange(Offset),
+    /// Anything else; the partition will be tried again.
+    #[error("{0}")]
+    Failed(String),
+}

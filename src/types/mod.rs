@@ -1,0 +1,10 @@
+//! Words of the domain: identities, offsets, records, limits.
+//!
+//! Every other room may use this one; it uses none of them. A raw integer or
+//! string is turned into one of these types where it enters and stays one.
+
+pub mod filter;
+pub mod ids;
+pub mod limits;
+pub mod positions;
+pub mod record;
