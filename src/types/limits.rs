@@ -17,6 +17,8 @@ pub const KEY_BYTES_MAX: usize = 4 << 10;
 pub const TENANT_BYTES_MAX: usize = 249;
 /// Bytes of a channel's name.
 pub const CHANNEL_BYTES_MAX: usize = 249;
+/// Channels that one configuration may have.
+pub const CHANNELS_MAX: usize = 1_000;
 /// Records that a `window` may allow unacknowledged.
 pub const WINDOW_RECORDS_MAX: u32 = 100_000;
 /// Partitions of one topic; positions that name more are refused.
