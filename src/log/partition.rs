@@ -1,40 +1,409 @@
-//! One partition in memory (being written).
+//! One partition in memory: its tail, what was read back of its history, and
+//! what is known to be gone.
+//!
+//! ```text
+//!   start          history chunks            tail_start        end
+//!     |   ....[------)..[---------)....        [----------------)
+//!   oldest that                             appended as it is read
+//!   Kafka has
+//! ```
+//!
+//! A reader holds a [`Cursor`] and asks for what stands there. The log never
+//! knows its readers.
 
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 use crate::log::batch::Batch;
+use crate::log::budget::Budget;
+use crate::log::budget::Kind;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
+use crate::types::ids::TopicId;
 
-/// One partition, shared by the thread that appends and the shards that read.
+/// Counts how often the offsets of a partition began to mean something else:
+/// its log became shorter, or its topic was made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Generation(u32);
+
+/// Where a reader stands: the next offset it wants, and of which generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    pub generation: Generation,
+    pub offset: Offset,
+}
+
+/// What stands at a cursor.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// Batches that join without a hole; the first covers the cursor.
+    Batches(Vec<Arc<Batch>>),
+    /// Nothing yet: the cursor is at the end, or beyond it.
+    AtEnd,
+    /// Kafka has it, memory has not.
+    Missing,
+    /// Kafka has it no longer; the oldest that it has is at `to`.
+    Expired { to: Offset },
+    /// The log became shorter than the cursor's offset or just moved on to a
+    /// new generation; where `to` is the cursor's own offset, nothing is lost.
+    Truncated { to: Cursor },
+    /// The topic was made again; its records begin at `to`.
+    Recreated { to: Cursor, topic_id: TopicId },
+}
+
+/// Whether what a Kafka thread brought was still wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    Stored,
+    /// The partition meanwhile began anew or is read from elsewhere: what was
+    /// brought has been dropped, and whoever brought it should stop.
+    Stale,
+}
+
+/// One partition, shared by the threads that fill it and the shards that read.
 #[derive(Debug)]
 pub struct SharedPartition {
     id: PartitionId,
-    inner: Mutex<()>,
+    budget: Arc<Budget>,
+    log: Mutex<PartitionLog>,
 }
 
 impl SharedPartition {
+    /// Returns an empty partition: Kafka's oldest record is at `start`, and the
+    /// tail begins at `end`.
+    pub fn new(
+        id: PartitionId,
+        topic_id: TopicId,
+        start: Offset,
+        end: Offset,
+        budget: &Arc<Budget>,
+    ) -> Arc<Self> {
+        let log = Mutex::new(PartitionLog::new(topic_id, start, end));
+        let partition = Arc::new(Self { id, budget: Arc::clone(budget), log });
+        budget.join(&partition);
+        partition
+    }
+
     /// Returns the partition's number.
     pub fn id(&self) -> PartitionId {
         self.id
     }
 
-    /// Returns the first offset that the tail does not cover yet: what the
-    /// reader must append next.
-    pub fn end(&self) -> Offset {
-        let _ = &self.inner;
-        unimplemented!()
+    /// Returns the identity of the topic whose records these are.
+    pub fn topic_id(&self) -> TopicId {
+        self.lock().topic_id
     }
 
-    /// Adds what was read from `end()` on. The batch must begin there.
-    pub fn append(&self, batch: Batch) {
-        let _ = batch;
-        unimplemented!()
+    /// Returns the first place that the tail does not cover yet: what must be
+    /// appended next.
+    pub fn end(&self) -> Cursor {
+        let log = self.lock();
+        log.at(log.tail_end)
     }
 
-    /// Adds what was read back of history, wherever it stands.
-    pub fn insert_history(&self, batch: Batch) {
-        let _ = batch;
-        unimplemented!()
+    /// Returns the oldest offset that Kafka is known to have.
+    pub fn start(&self) -> Offset {
+        self.lock().start
     }
+
+    /// Returns the range of the tail.
+    pub fn tail(&self) -> (Offset, Offset) {
+        let log = self.lock();
+        (log.tail_start, log.tail_end)
+    }
+
+    /// Returns a number that changes when history came or ranges were found
+    /// gone, but not when the tail grew.
+    pub fn history_version(&self) -> u64 {
+        self.lock().history_version
+    }
+
+    /// Returns the bytes held.
+    pub fn bytes(&self, kind: Kind) -> u64 {
+        let log = self.lock();
+        match kind {
+            Kind::Tail => log.tail_bytes,
+            Kind::History => log.history_bytes,
+        }
+    }
+
+    /// Returns what stands at `at`: batches up to `limit`, and no further batch
+    /// once `bytes_max` are reached.
+    pub fn read(&self, at: Cursor, limit: Offset, bytes_max: u64) -> Read {
+        self.lock().read(at, limit, bytes_max)
+    }
+
+    /// Returns where a reading of history at `from` should stop: at the next
+    /// thing that memory has; `None` when it has `from` itself.
+    pub fn history_until(&self, from: Offset) -> Option<Offset> {
+        let log = self.lock();
+        let before = log.history.range(..=from).next_back();
+        if from >= log.tail_start || before.is_some_and(|(_, chunk)| chunk.to() > from) {
+            return None;
+        }
+        let next = log.history.range(from..).next().map(|(chunk, _)| *chunk);
+        Some(next.map_or(log.tail_start, |chunk| chunk.min(log.tail_start)))
+    }
+
+    /// Adds what was read from [`SharedPartition::end`] on.
+    pub fn append(&self, generation: Generation, batch: Batch) -> Added {
+        let bytes = batch.bytes();
+        {
+            let mut log = self.lock();
+            if log.generation != generation || log.tail_end != batch.from() {
+                return Added::Stale;
+            }
+            log.append(batch);
+        }
+        self.budget.add(Kind::Tail, bytes);
+        self.budget.make_room(Kind::Tail, self);
+        Added::Stored
+    }
+
+    /// Adds what was read back of history.
+    pub fn insert_history(&self, generation: Generation, batch: Batch) -> Added {
+        let bytes = batch.bytes();
+        let replaced = {
+            let mut log = self.lock();
+            if log.generation != generation {
+                return Added::Stale;
+            }
+            log.insert_history(batch)
+        };
+        self.budget.add(Kind::History, bytes);
+        self.budget.release(Kind::History, replaced);
+        self.budget.make_room(Kind::History, self);
+        Added::Stored
+    }
+
+    /// Notes that Kafka's oldest record is at `start` now, and gives up what
+    /// lies before it. When even the tail's end does, the tail begins there.
+    pub fn expire(&self, start: Offset) {
+        self.change(|log| log.expire(start));
+    }
+
+    /// Notes that the log became shorter: it ends at `end`.
+    pub fn truncate(&self, end: Offset) {
+        self.change(|log| log.truncate(end));
+    }
+
+    /// Notes that the topic was made again and begins anew.
+    pub fn recreate(&self, topic_id: TopicId) {
+        self.change(|log| log.recreate(topic_id));
+    }
+
+    /// Gives up the oldest batch; says whether there was one.
+    pub(in crate::log) fn evict_oldest(&self, kind: Kind) -> bool {
+        let bytes = {
+            let mut log = self.lock();
+            match kind {
+                Kind::Tail => log.evict_tail(),
+                Kind::History => log.evict_history(),
+            }
+        };
+        self.budget.release(kind, bytes.unwrap_or(0));
+        bytes.is_some()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut PartitionLog)) {
+        let (tail, history) = {
+            let mut log = self.lock();
+            let before = (log.tail_bytes, log.history_bytes);
+            change(&mut log);
+            log.history_version += 1;
+            (before.0 - log.tail_bytes, before.1 - log.history_bytes)
+        };
+        self.budget.release(Kind::Tail, tail);
+        self.budget.release(Kind::History, history);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PartitionLog> {
+        // A panic elsewhere must not take the readers along: each change of the
+        // log below leaves it whole.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SharedPartition {
+    fn drop(&mut self) {
+        let (tail, history) = {
+            let log = self.lock();
+            (log.tail_bytes, log.history_bytes)
+        };
+        self.budget.release(Kind::Tail, tail);
+        self.budget.release(Kind::History, history);
+    }
+}
+
+#[derive(Debug)]
+struct PartitionLog {
+    topic_id: TopicId,
+    generation: Generation,
+    /// The generation in which the topic was last made again.
+    recreated: Generation,
+    /// Where the log was cut since then: each generation and its first end.
+    cuts: Vec<(Generation, Offset)>,
+    start: Offset,
+    tail: VecDeque<Arc<Batch>>,
+    tail_start: Offset,
+    tail_end: Offset,
+    tail_bytes: u64,
+    history: BTreeMap<Offset, Arc<Batch>>,
+    /// Begins of history chunks, in the order in which they came.
+    arrivals: VecDeque<Offset>,
+    history_bytes: u64,
+    history_version: u64,
+}
+
+/// Cuts that are remembered one by one; older ones are taken for the lowest.
+const CUTS_MAX: usize = 16;
+
+impl PartitionLog {
+    fn new(topic_id: TopicId, start: Offset, end: Offset) -> Self {
+        Self {
+            topic_id,
+            generation: Generation::default(),
+            recreated: Generation::default(),
+            cuts: Vec::new(),
+            start,
+            tail: VecDeque::new(),
+            tail_start: end,
+            tail_end: end,
+            tail_bytes: 0,
+            history: BTreeMap::new(),
+            arrivals: VecDeque::new(),
+            history_bytes: 0,
+            history_version: 0,
+        }
+    }
+
+    fn at(&self, offset: Offset) -> Cursor {
+        Cursor { generation: self.generation, offset }
+    }
+
+    fn read(&self, at: Cursor, limit: Offset, bytes_max: u64) -> Read {
+        if at.generation != self.generation {
+            return self.read_of_past(at);
+        }
+        if at.offset < self.start {
+            return Read::Expired { to: self.start };
+        }
+        let limit = limit.min(self.tail_end.max(self.tail_start));
+        if at.offset >= limit {
+            return Read::AtEnd;
+        }
+        if at.offset >= self.tail_start {
+            let first = self.tail.partition_point(|batch| batch.to() <= at.offset);
+            return take(self.tail.range(first..), limit, bytes_max);
+        }
+        match self.history.range(..=at.offset).next_back() {
+            Some((_, chunk)) if chunk.to() > at.offset => Read::Batches(vec![Arc::clone(chunk)]),
+            _ => Read::Missing,
+        }
+    }
+
+    fn read_of_past(&self, at: Cursor) -> Read {
+        if at.generation < self.recreated {
+            return Read::Recreated { to: self.at(Offset::ZERO), topic_id: self.topic_id };
+        }
+        let cuts = self.cuts.iter().filter(|(generation, _)| *generation > at.generation);
+        let lowest = cuts.map(|(_, end)| *end).min().unwrap_or(at.offset);
+        Read::Truncated { to: self.at(at.offset.min(lowest)) }
+    }
+
+    fn append(&mut self, batch: Batch) {
+        self.tail_end = batch.to();
+        self.tail_bytes += batch.bytes();
+        self.tail.push_back(Arc::new(batch));
+    }
+
+    /// Returns the bytes of a chunk that began at the same place.
+    fn insert_history(&mut self, batch: Batch) -> u64 {
+        self.history_version += 1;
+        let from = batch.from();
+        let bytes = batch.bytes();
+        let replaced = self.history.insert(from, Arc::new(batch)).map_or(0, |old| old.bytes());
+        if replaced == 0 {
+            self.arrivals.push_back(from);
+        }
+        self.history_bytes = self.history_bytes + bytes - replaced;
+        replaced
+    }
+
+    fn expire(&mut self, start: Offset) {
+        self.start = self.start.max(start);
+        while self.tail.front().is_some_and(|batch| batch.to() <= self.start) {
+            self.evict_tail();
+        }
+        self.tail_start = self.tail_start.max(self.start);
+        self.tail_end = self.tail_end.max(self.start);
+        while self.history.first_key_value().is_some_and(|(_, chunk)| chunk.to() <= self.start) {
+            let (from, chunk) = self.history.pop_first().expect("seen above");
+            self.arrivals.retain(|arrival| *arrival != from);
+            self.history_bytes -= chunk.bytes();
+        }
+    }
+
+    fn truncate(&mut self, end: Offset) {
+        self.forget();
+        self.generation.0 += 1;
+        self.tail_start = end;
+        self.tail_end = end;
+        self.start = self.start.min(end);
+        if self.cuts.len() == CUTS_MAX {
+            let (_, oldest) = self.cuts.remove(0);
+            self.cuts[0].1 = self.cuts[0].1.min(oldest);
+        }
+        self.cuts.push((self.generation, end));
+    }
+
+    fn recreate(&mut self, topic_id: TopicId) {
+        self.forget();
+        self.generation.0 += 1;
+        self.recreated = self.generation;
+        self.cuts.clear();
+        self.topic_id = topic_id;
+        self.start = Offset::ZERO;
+        self.tail_start = Offset::ZERO;
+        self.tail_end = Offset::ZERO;
+    }
+
+    fn forget(&mut self) {
+        self.tail.clear();
+        self.tail_bytes = 0;
+        self.history.clear();
+        self.arrivals.clear();
+        self.history_bytes = 0;
+    }
+
+    fn evict_tail(&mut self) -> Option<u64> {
+        let batch = self.tail.pop_front()?;
+        self.tail_start = batch.to();
+        self.tail_bytes -= batch.bytes();
+        Some(batch.bytes())
+    }
+
+    fn evict_history(&mut self) -> Option<u64> {
+        let from = self.arrivals.pop_front()?;
+        let chunk = self.history.remove(&from).expect("each arrival stands in the map");
+        self.history_bytes -= chunk.bytes();
+        Some(chunk.bytes())
+    }
+}
+
+fn take<'a>(batches: impl Iterator<Item = &'a Arc<Batch>>, limit: Offset, bytes_max: u64) -> Read {
+    let mut taken = Vec::new();
+    let mut bytes = 0;
+    for batch in batches {
+        if batch.from() >= limit || (bytes >= bytes_max && !taken.is_empty()) {
+            break;
+        }
+        bytes += batch.bytes();
+        taken.push(Arc::clone(batch));
+    }
+    Read::Batches(taken)
 }

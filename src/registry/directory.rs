@@ -1,24 +1,184 @@
-//! What all threads share: the sources and the mailboxes of the shards
-//! (being written).
+//! What all threads share: the sources, who follows them, and the mailboxes of
+//! the shards.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
+use dashmap::DashMap;
+
+use crate::registry::message::Event;
+use crate::registry::message::SourceFailure;
 use crate::tenancy::channel::SourceKey;
 use crate::types::ids::PartitionId;
+use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
+use crate::types::ids::TopicName;
+use crate::types::limits::SOURCES_MAX;
 
-/// The sources that somebody follows and the shards that follow them.
-#[derive(Debug, Default)]
-pub struct Directory {}
+/// The sources that anybody named, the shards that follow them, and what is
+/// wrong with topics.
+///
+/// Nothing here stands on a record's way out: shards hold their partitions
+/// themselves, and are told once per batch that there is something to read.
+pub struct Directory {
+    ids: DashMap<SourceKey, SourceId>,
+    keys: DashMap<SourceId, SourceKey>,
+    next: AtomicU32,
+    followers: DashMap<SourceId, Vec<ShardId>>,
+    mailboxes: Vec<Mailbox>,
+    failures: DashMap<TopicName, SourceFailure>,
+}
+
+/// Every place for a source is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRoom;
 
 impl Directory {
-    /// Tells every shard that follows `source` that `partition` has news.
-    pub fn wake(&self, source: SourceId, partition: PartitionId) {
-        let _ = (source, partition);
-        unimplemented!()
+    /// Returns an empty directory for so many shards.
+    pub fn new(shards: u16) -> Self {
+        Self {
+            ids: DashMap::new(),
+            keys: DashMap::new(),
+            next: AtomicU32::new(0),
+            followers: DashMap::new(),
+            mailboxes: (0..shards).map(|_| Mailbox::default()).collect(),
+            failures: DashMap::new(),
+        }
     }
 
-    /// Returns what `source` stands for.
+    /// Returns the number of a source, which is the same for equal keys.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] beyond [`SOURCES_MAX`] different sources.
+    pub fn source(&self, key: &SourceKey) -> Result<SourceId, NoRoom> {
+        if let Some(known) = self.ids.get(key) {
+            return Ok(*known);
+        }
+        if self.ids.len() >= SOURCES_MAX {
+            return Err(NoRoom);
+        }
+        let id = *self.ids.entry(key.clone()).or_insert_with(|| {
+            let id = SourceId::new(self.next.fetch_add(1, Relaxed));
+            self.keys.insert(id, key.clone());
+            id
+        });
+        Ok(id)
+    }
+
+    /// Returns what a source stands for.
+    ///
+    /// # Panics
+    ///
+    /// When the number was not given by [`Directory::source`].
     pub fn key(&self, source: SourceId) -> SourceKey {
-        let _ = source;
-        unimplemented!()
+        self.keys.get(&source).expect("numbers come from this directory").clone()
+    }
+
+    /// Returns the mailbox of a shard.
+    pub fn mailbox(&self, shard: ShardId) -> &Mailbox {
+        &self.mailboxes[usize::from(shard.raw())]
+    }
+
+    /// Says which shards follow a source.
+    pub fn set_followers(&self, source: SourceId, shards: Vec<ShardId>) {
+        if shards.is_empty() {
+            self.followers.remove(&source);
+        } else {
+            self.followers.insert(source, shards);
+        }
+    }
+
+    /// Tells every shard that follows `source` that `partition` has news.
+    pub fn wake(&self, source: SourceId, partition: PartitionId) {
+        let Some(shards) = self.followers.get(&source).map(|shards| shards.clone()) else { return };
+        for shard in shards {
+            self.mailbox(shard).post(Event::Advanced { source, partition });
+        }
+    }
+
+    /// Notes what is wrong with a topic; `None` when nothing is any longer.
+    pub fn set_failure(&self, topic: &TopicName, failure: Option<SourceFailure>) {
+        match failure {
+            Some(failure) => drop(self.failures.insert(topic.clone(), failure)),
+            None => drop(self.failures.remove(topic)),
+        }
+    }
+
+    /// Returns what is wrong now, by topic.
+    pub fn failures(&self) -> BTreeMap<TopicName, SourceFailure> {
+        self.failures.iter().map(|entry| (entry.key().clone(), entry.value().clone())).collect()
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory")
+            .field("sources", &self.ids.len())
+            .field("shards", &self.mailboxes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What waits for one shard. News of a partition stands here once, however
+/// often it came; other events answer a question of the shard's own, so that
+/// their number is bounded by what it asked.
+#[derive(Default)]
+pub struct Mailbox {
+    waiting: Mutex<Waiting>,
+    waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    events: Vec<Event>,
+    advanced: BTreeSet<(SourceId, PartitionId)>,
+}
+
+impl Mailbox {
+    /// Says what to call when the empty mailbox gets something. Once only.
+    pub fn set_waker(&self, waker: impl Fn() + Send + Sync + 'static) {
+        assert!(self.waker.set(Box::new(waker)).is_ok(), "a mailbox has one reader");
+    }
+
+    /// Leaves an event for the shard.
+    pub fn post(&self, event: Event) {
+        let was_empty = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let was_empty = waiting.events.is_empty() && waiting.advanced.is_empty();
+            match event {
+                Event::Advanced { source, partition } => {
+                    waiting.advanced.insert((source, partition));
+                }
+                other => waiting.events.push(other),
+            }
+            was_empty
+        };
+        if was_empty && let Some(wake) = self.waker.get() {
+            wake();
+        }
+    }
+
+    /// Takes all that waits: answers first, then news of partitions.
+    pub fn take(&self) -> Vec<Event> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = std::mem::take(&mut waiting.events);
+        let advanced = std::mem::take(&mut waiting.advanced);
+        events.extend(
+            advanced.into_iter().map(|(source, partition)| Event::Advanced { source, partition }),
+        );
+        events
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
     }
 }

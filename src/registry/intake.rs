@@ -1,26 +1,162 @@
-//! The mind of the Kafka side (being written): what shards want goes in by
-//! `handle_*`, what Kafka must be asked comes out by `poll_task`.
+//! The mind of the Kafka side: what shards want goes in by `handle_*`, what
+//! Kafka must be asked comes out by `poll_task`.
+//!
+//! ```text
+//!             follow                described              offsets
+//!   (absent) ───────► Describing ──────────────► Locating ─────────► Reading
+//!                      ▲   │ failed                  │ failed           │ topic
+//!                      │   ▼                         ▼                  │ made
+//!                      └─ Failed ◄───────────────────┘     Locating ◄───┘ again
+//! ```
+//!
+//! A source that nobody follows is kept for a while and then forgotten.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
+use crate::log::budget::Budget;
+use crate::log::partition::SharedPartition;
+use crate::registry::directory::Directory;
+use crate::registry::history::History;
+use crate::registry::message::Bounds;
 use crate::registry::message::Command;
+use crate::registry::message::Event;
+use crate::registry::message::Lookup;
 use crate::registry::message::ReadError;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::Task;
+use crate::registry::message::Ticket;
 use crate::registry::message::TopicDescription;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
+use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
+use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
+use crate::types::limits::PARTITIONS_MAX;
+
+/// How the intake behaves.
+#[derive(Debug, Clone)]
+pub struct IntakeSettings {
+    /// How often topics are described again, to find new partitions and topics
+    /// that were made again.
+    pub refresh_interval: Duration,
+    /// How long a source is read on after its last follower left.
+    pub linger: Duration,
+    /// How long to wait before something that failed is tried again.
+    pub retry_interval: Duration,
+    /// How many readings of history may be under way at once.
+    pub history_readers: usize,
+    /// Topics that are described though nobody follows them, so that readiness
+    /// can name one that is missing.
+    pub watched: Vec<TopicName>,
+}
 
 /// Decides what is read from Kafka and when.
-#[derive(Debug, Default)]
-pub struct Intake {}
+#[derive(Debug)]
+pub struct Intake {
+    settings: IntakeSettings,
+    directory: Arc<Directory>,
+    budget: Arc<Budget>,
+    sources: BTreeMap<SourceId, Source>,
+    requests: BTreeMap<u64, Request>,
+    next_request: u64,
+    history: History,
+    tasks: VecDeque<Task>,
+    retries: BTreeSet<(Instant, SourceId, PartitionId)>,
+    refresh_at: Option<Instant>,
+    /// Topics whose description has been asked for and not come.
+    describing: BTreeSet<TopicName>,
+}
+
+#[derive(Debug)]
+struct Source {
+    topic: TopicName,
+    phase: Phase,
+    followers: BTreeSet<ShardId>,
+    /// Since when nobody follows it.
+    idle_since: Option<Instant>,
+    topic_id: TopicId,
+    partitions: Vec<Arc<SharedPartition>>,
+    /// How many of `partitions` the topic has now: fewer after it was made
+    /// again with fewer.
+    partitions_live: usize,
+    /// Partitions whose reader stopped and is being placed anew.
+    relocating: BTreeSet<PartitionId>,
+    /// Questions that wait for the answer to one like them.
+    queued: BTreeMap<Lookup, Vec<(ShardId, Ticket)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Describing,
+    /// Offsets are being looked up, to begin or to begin anew.
+    Locating,
+    Reading,
+    Failed {
+        retry_at: Instant,
+    },
+}
+
+/// Why offsets were asked for.
+#[derive(Debug)]
+struct Request {
+    source: SourceId,
+    purpose: Purpose,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    /// To begin reading, newest first.
+    Begin { partitions: usize },
+    /// To begin a topic that was made again, oldest first.
+    BeginAnew { partitions: usize },
+    /// To begin partitions that were added, oldest first.
+    Extend { partitions: usize },
+    /// To place readers anew that were out of range.
+    Relocate,
+    /// For starts of subscriptions.
+    Answer { lookup: Lookup, to: Vec<(ShardId, Ticket)> },
+}
 
 impl Intake {
+    /// Returns an intake that reads nothing yet.
+    pub fn new(settings: IntakeSettings, directory: Arc<Directory>, budget: Arc<Budget>) -> Self {
+        let history = History::new(settings.history_readers);
+        Self {
+            settings,
+            directory,
+            budget,
+            sources: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            history,
+            tasks: VecDeque::new(),
+            retries: BTreeSet::new(),
+            refresh_at: None,
+            describing: BTreeSet::new(),
+        }
+    }
+
     /// Takes a wish of a shard's.
     pub fn handle_command(&mut self, command: Command, now: Instant) {
-        let _ = (command, now);
+        match command {
+            Command::Follow { shard, source } => self.follow(shard, source),
+            Command::Unfollow { shard, source } => self.unfollow(shard, source, now),
+            Command::Demand { source, partition, offset } => {
+                let reading = self.sources.get(&source).is_some_and(|s| s.phase == Phase::Reading);
+                if reading {
+                    self.history.demand(source, partition, offset);
+                }
+            }
+            Command::Resolve { shard, ticket, source, lookup } => {
+                self.resolve(shard, ticket, source, lookup);
+            }
+        }
     }
 
     /// Takes the answer to [`Task::Describe`] for one topic.
@@ -30,55 +166,542 @@ impl Intake {
         result: Result<TopicDescription, SourceFailure>,
         now: Instant,
     ) {
-        let _ = (topic, result, now);
+        self.describing.remove(topic);
+        let result = result.and_then(|description| match description.partitions {
+            0 => Err(SourceFailure::UnknownTopic(topic.clone())),
+            count if count > PARTITIONS_MAX => {
+                Err(SourceFailure::TooManyPartitions { topic: topic.clone(), count })
+            }
+            _ => Ok(description),
+        });
+        self.directory.set_failure(topic, result.as_ref().err().cloned());
+        let concerned: Vec<SourceId> =
+            self.sources.iter().filter(|(_, s)| s.topic == *topic).map(|(id, _)| *id).collect();
+        for id in concerned {
+            match &result {
+                Ok(description) => self.described(id, description),
+                Err(failure) => self.not_described(id, failure, now),
+            }
+        }
     }
 
-    /// Takes the answer to [`Task::ListOffsets`]: for each partition the oldest,
-    /// the next and the looked-up offset.
+    /// Takes the answer to [`Task::ListOffsets`]: the bounds of each partition.
     pub fn handle_offsets(
         &mut self,
         request: u64,
-        result: Result<Vec<crate::registry::message::Bounds>, SourceFailure>,
+        result: Result<Vec<Bounds>, SourceFailure>,
         now: Instant,
     ) {
-        let _ = (request, result, now);
+        let Some(Request { source: id, purpose }) = self.requests.remove(&request) else { return };
+        let Some(source) = self.sources.get_mut(&id) else {
+            self.answer_purpose(id, purpose, result);
+            return;
+        };
+        match (purpose, result) {
+            (Purpose::Answer { lookup, to }, result) => {
+                if let Ok(bounds) = &result {
+                    self.apply_bounds(id, bounds);
+                }
+                self.answer(&to, &result);
+                self.ask_queued(id, lookup);
+            }
+            (Purpose::Begin { partitions }, Ok(bounds)) => self.begin(id, partitions, &bounds),
+            (Purpose::BeginAnew { partitions }, Ok(bounds)) => {
+                self.begin_anew(id, partitions, &bounds);
+            }
+            (Purpose::Extend { partitions }, Ok(bounds)) => self.extend(id, partitions, &bounds),
+            (Purpose::Relocate, Ok(bounds)) => self.relocate(id, &bounds),
+            (Purpose::Begin { .. } | Purpose::BeginAnew { .. }, Err(failure)) => {
+                source.phase = Phase::Failed { retry_at: now + self.settings.retry_interval };
+                self.fail(id, &failure);
+            }
+            // The next description finds the new partitions again.
+            (Purpose::Extend { .. }, Err(_)) => {}
+            (Purpose::Relocate, Err(_)) => {
+                let at = now + self.settings.retry_interval;
+                let relocating = std::mem::take(&mut source.relocating);
+                self.retries.extend(relocating.into_iter().map(|partition| (at, id, partition)));
+            }
+        }
     }
 
     /// Takes the news that the live reader of a partition stopped.
     pub fn handle_read_error(
         &mut self,
-        source: SourceId,
+        id: SourceId,
         partition: PartitionId,
         error: ReadError,
         now: Instant,
     ) {
-        let _ = (source, partition, error, now);
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        if source.phase != Phase::Reading || partition.index() >= source.partitions_live {
+            return;
+        }
+        match error {
+            ReadError::OutOfRange(_) => {
+                let first = source.relocating.is_empty();
+                source.relocating.insert(partition);
+                if first {
+                    self.list_offsets(id, Lookup::Bounds, Purpose::Relocate);
+                }
+            }
+            ReadError::Failed(_) => {
+                self.retries.insert((now + self.settings.retry_interval, id, partition));
+            }
+        }
     }
 
     /// Takes the answer to [`Task::ReadHistory`]: what was inserted ends at the
     /// offset given.
     pub fn handle_history(
         &mut self,
-        source: SourceId,
+        id: SourceId,
         partition: PartitionId,
         result: Result<Offset, ReadError>,
         now: Instant,
     ) {
-        let _ = (source, partition, result, now);
+        match result {
+            Ok(to) => self.history.handle_read(id, partition, to),
+            Err(ReadError::OutOfRange(_)) => {
+                self.history.handle_failure(id, partition, None);
+                // The answer notes what is gone; whoever waits then sees a gap.
+                self.list_offsets(
+                    id,
+                    Lookup::Bounds,
+                    Purpose::Answer { lookup: Lookup::Bounds, to: Vec::new() },
+                );
+            }
+            Err(ReadError::Failed(_)) => {
+                let retry_at = now + self.settings.retry_interval;
+                self.history.handle_failure(id, partition, Some(retry_at));
+            }
+        }
     }
 
     /// Takes the passing of time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        self.history.handle_timeout(now);
+        while let Some(&(at, id, partition)) = self.retries.first() {
+            if at > now {
+                break;
+            }
+            self.retries.pop_first();
+            self.reassign(id, partition);
+        }
+        let linger = self.settings.linger;
+        let stale = |s: &Source| s.idle_since.is_some_and(|since| now >= since + linger);
+        let idle: Vec<SourceId> =
+            self.sources.iter().filter(|(_, s)| stale(s)).map(|(id, _)| *id).collect();
+        for id in idle {
+            self.forget(id);
+        }
+        let mut topics: BTreeSet<TopicName> = BTreeSet::new();
+        for source in self.sources.values_mut() {
+            if let Phase::Failed { retry_at } = source.phase
+                && retry_at <= now
+            {
+                source.phase = Phase::Describing;
+                topics.insert(source.topic.clone());
+            }
+        }
+        if self.refresh_at.is_none_or(|at| at <= now) {
+            self.refresh_at = Some(now + self.settings.refresh_interval);
+            topics.extend(self.settings.watched.iter().cloned());
+            topics.extend(self.sources.values().map(|source| source.topic.clone()));
+        }
+        self.describe(topics);
     }
 
     /// Returns when `handle_timeout` must be called at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        None
+        let failed = self.sources.values().filter_map(|source| match source.phase {
+            Phase::Failed { retry_at } => Some(retry_at),
+            _ => source.idle_since.map(|since| since + self.settings.linger),
+        });
+        let retries = self.retries.first().map(|(at, ..)| *at);
+        failed.chain(retries).chain(self.refresh_at).chain(self.history.next_deadline()).min()
     }
 
     /// Returns the next thing to ask of Kafka; call until `None`.
     pub fn poll_task(&mut self) -> Option<Task> {
+        if let Some(task) = self.tasks.pop_front() {
+            return Some(task);
+        }
+        while let Some(next) = self.history.poll() {
+            let Some(source) = self.sources.get(&next.source) else {
+                self.history.forget(next.source);
+                continue;
+            };
+            let partition = &source.partitions[next.partition.index()];
+            let mut from = partition.end();
+            from.offset = next.from;
+            // Whoever waits for what memory has was woken when it came.
+            let Some(until) = partition.history_until(next.from) else {
+                self.history.handle_read(next.source, next.partition, next.from.next());
+                continue;
+            };
+            return Some(Task::ReadHistory {
+                source: next.source,
+                topic: source.topic.clone(),
+                partition: Arc::clone(partition),
+                from,
+                until,
+            });
+        }
         None
     }
+
+    fn follow(&mut self, shard: ShardId, id: SourceId) {
+        let topic = self.directory.key(id).topic;
+        let source = self.sources.entry(id).or_insert_with(|| Source {
+            topic: topic.clone(),
+            phase: Phase::Describing,
+            followers: BTreeSet::new(),
+            idle_since: None,
+            topic_id: TopicId::UNKNOWN,
+            partitions: Vec::new(),
+            partitions_live: 0,
+            relocating: BTreeSet::new(),
+            queued: BTreeMap::new(),
+        });
+        source.followers.insert(shard);
+        source.idle_since = None;
+        self.directory.set_followers(id, source.followers.iter().copied().collect());
+        match source.phase {
+            Phase::Reading => self.announce(id, shard),
+            // A new follower is a new reason to try.
+            Phase::Failed { .. } => {
+                source.phase = Phase::Describing;
+                self.describe([topic]);
+            }
+            Phase::Describing => self.describe([topic]),
+            // What is being begun anew is known already.
+            Phase::Locating if !source.partitions.is_empty() => self.announce(id, shard),
+            Phase::Locating => {}
+        }
+    }
+
+    fn unfollow(&mut self, shard: ShardId, id: SourceId, now: Instant) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        source.followers.remove(&shard);
+        if source.followers.is_empty() {
+            source.idle_since = Some(now);
+        }
+        self.directory.set_followers(id, source.followers.iter().copied().collect());
+    }
+
+    fn forget(&mut self, id: SourceId) {
+        let Some(source) = self.sources.remove(&id) else { return };
+        for partition in &source.partitions {
+            self.tasks.push_back(Task::Unassign {
+                source: id,
+                topic: source.topic.clone(),
+                partition: partition.id(),
+            });
+        }
+        self.history.forget(id);
+    }
+
+    fn describe(&mut self, topics: impl IntoIterator<Item = TopicName>) {
+        let wanted = topics.into_iter();
+        let topics: Vec<TopicName> =
+            wanted.filter(|topic| self.describing.insert(topic.clone())).collect();
+        if !topics.is_empty() {
+            self.tasks.push_back(Task::Describe { topics });
+        }
+    }
+
+    fn described(&mut self, id: SourceId, description: &TopicDescription) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        let partitions = description.partitions;
+        match source.phase {
+            Phase::Describing => {
+                source.phase = Phase::Locating;
+                let known = !source.partitions.is_empty();
+                if known && source.topic_id == description.topic_id {
+                    // A topic made again whose offsets could not be found at once.
+                    return self.list_offsets(
+                        id,
+                        Lookup::Bounds,
+                        Purpose::BeginAnew { partitions },
+                    );
+                }
+                if known {
+                    return self.recreate(id, description);
+                }
+                source.topic_id = description.topic_id;
+                self.list_offsets(id, Lookup::Bounds, Purpose::Begin { partitions });
+            }
+            Phase::Reading if source.topic_id != description.topic_id => {
+                self.recreate(id, description);
+            }
+            Phase::Reading if partitions > source.partitions_live => {
+                self.list_offsets(id, Lookup::Bounds, Purpose::Extend { partitions });
+            }
+            Phase::Reading | Phase::Locating | Phase::Failed { .. } => {}
+        }
+    }
+
+    fn not_described(&mut self, id: SourceId, failure: &SourceFailure, now: Instant) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        // What is being read goes on being read: a topic that is gone for now
+        // is seen by its readers, and by its id when it is back.
+        if source.phase == Phase::Describing {
+            source.phase = Phase::Failed { retry_at: now + self.settings.retry_interval };
+            self.fail(id, failure);
+        }
+    }
+
+    /// Tells all who wait for a source that it can't be read now.
+    fn fail(&mut self, id: SourceId, failure: &SourceFailure) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        self.directory.set_failure(&source.topic, Some(failure.clone()));
+        let queued = std::mem::take(&mut source.queued);
+        for shard in &source.followers {
+            let failure = failure.clone();
+            self.directory.mailbox(*shard).post(Event::Failed { source: id, failure });
+        }
+        for (shard, ticket) in queued.into_values().flatten() {
+            let result = Err(failure.clone());
+            self.directory.mailbox(shard).post(Event::Resolved { ticket, result });
+        }
+    }
+
+    /// Begins a source at its end: older records come from history.
+    fn begin(&mut self, id: SourceId, count: usize, bounds: &[Bounds]) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        source.phase = Phase::Reading;
+        let begin = |bounds: &Bounds| (bounds.start, bounds.end);
+        add_partitions(source, count, bounds, &self.budget, begin);
+        self.assign(id, 0);
+        for shard in self.sources[&id].followers.clone() {
+            self.announce(id, shard);
+        }
+        self.ask_all_queued(id);
+    }
+
+    /// Tells every reader that the topic was made again, all partitions before
+    /// anybody is woken, and looks up where the new one begins.
+    fn recreate(&mut self, id: SourceId, description: &TopicDescription) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        source.phase = Phase::Locating;
+        source.topic_id = description.topic_id;
+        source.relocating.clear();
+        for partition in &source.partitions {
+            self.tasks.push_back(Task::Unassign {
+                source: id,
+                topic: source.topic.clone(),
+                partition: partition.id(),
+            });
+            partition.recreate(description.topic_id);
+        }
+        self.history.forget(id);
+        for partition in &source.partitions {
+            self.directory.wake(id, partition.id());
+        }
+        let partitions = description.partitions;
+        self.list_offsets(id, Lookup::Bounds, Purpose::BeginAnew { partitions });
+    }
+
+    fn begin_anew(&mut self, id: SourceId, count: usize, bounds: &[Bounds]) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        source.phase = Phase::Reading;
+        let known = source.partitions.len();
+        source.partitions_live = known.min(count);
+        for (partition, bounds) in source.partitions.iter().zip(bounds).take(count) {
+            partition.expire(bounds.start);
+        }
+        let added = add_partitions(source, count, bounds, &self.budget, from_zero);
+        self.assign(id, 0);
+        self.announce_added(id, added);
+        for partition in 0..known {
+            self.directory.wake(id, PartitionId::from_index(partition));
+        }
+        self.ask_all_queued(id);
+    }
+
+    /// Begins partitions that were added, from their first record: all of them
+    /// are new to everybody.
+    fn extend(&mut self, id: SourceId, count: usize, bounds: &[Bounds]) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        if source.phase != Phase::Reading || count <= source.partitions_live {
+            return;
+        }
+        let first = source.partitions_live;
+        let added = add_partitions(source, count, bounds, &self.budget, from_zero);
+        self.assign(id, first);
+        self.announce_added(id, added);
+    }
+
+    /// Places the readers anew that were out of range, and says what is gone.
+    fn relocate(&mut self, id: SourceId, bounds: &[Bounds]) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        let relocating = std::mem::take(&mut source.relocating);
+        if source.phase != Phase::Reading {
+            return;
+        }
+        for partition in relocating {
+            let (Some(log), Some(bounds)) =
+                (source.partitions.get(partition.index()), bounds.get(partition.index()))
+            else {
+                continue;
+            };
+            let end = log.end().offset;
+            if end > bounds.end {
+                log.truncate(bounds.end);
+            } else {
+                log.expire(bounds.start);
+            }
+            self.directory.wake(id, partition);
+            self.tasks.push_back(assignment(id, &source.topic, log));
+        }
+    }
+
+    fn reassign(&mut self, id: SourceId, partition: PartitionId) {
+        let Some(source) = self.sources.get(&id) else { return };
+        if source.phase == Phase::Reading && partition.index() < source.partitions_live {
+            let log = &source.partitions[partition.index()];
+            self.tasks.push_back(assignment(id, &source.topic, log));
+        }
+    }
+
+    fn assign(&mut self, id: SourceId, first: usize) {
+        let source = &self.sources[&id];
+        for partition in &source.partitions[first..source.partitions_live] {
+            self.tasks.push_back(assignment(id, &source.topic, partition));
+        }
+    }
+
+    fn announce(&self, id: SourceId, shard: ShardId) {
+        let partitions = self.sources[&id].partitions.clone();
+        self.directory.mailbox(shard).post(Event::Ready { source: id, partitions });
+    }
+
+    fn announce_added(&self, id: SourceId, added: Vec<Arc<SharedPartition>>) {
+        if added.is_empty() {
+            return;
+        }
+        for shard in &self.sources[&id].followers {
+            let partitions = added.clone();
+            self.directory.mailbox(*shard).post(Event::PartitionsAdded { source: id, partitions });
+        }
+    }
+
+    fn resolve(&mut self, shard: ShardId, ticket: Ticket, id: SourceId, lookup: Lookup) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            let failure = SourceFailure::UnknownTopic(self.directory.key(id).topic);
+            let result = Err(failure);
+            self.directory.mailbox(shard).post(Event::Resolved { ticket, result });
+            return;
+        };
+        source.queued.entry(lookup).or_default().push((shard, ticket));
+        if source.phase == Phase::Reading {
+            self.ask_queued(id, lookup);
+        }
+    }
+
+    fn ask_all_queued(&mut self, id: SourceId) {
+        for lookup in self.sources[&id].queued.keys().copied().collect::<Vec<_>>() {
+            self.ask_queued(id, lookup);
+        }
+    }
+
+    /// Asks what is queued, unless the same is under way: an answer that was
+    /// asked for earlier may be older than what a client has seen elsewhere.
+    fn ask_queued(&mut self, id: SourceId, lookup: Lookup) {
+        let under_way = self.requests.values().any(|request| {
+            request.source == id
+                && matches!(&request.purpose, Purpose::Answer { lookup: l, .. } if *l == lookup)
+        });
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        if under_way || source.phase != Phase::Reading {
+            return;
+        }
+        if let Some(to) = source.queued.remove(&lookup) {
+            self.list_offsets(id, lookup, Purpose::Answer { lookup, to });
+        }
+    }
+
+    fn answer(&self, to: &[(ShardId, Ticket)], result: &Result<Vec<Bounds>, SourceFailure>) {
+        for (shard, ticket) in to {
+            let event = Event::Resolved { ticket: *ticket, result: result.clone() };
+            self.directory.mailbox(*shard).post(event);
+        }
+    }
+
+    /// Answers for a source that was forgotten meanwhile.
+    fn answer_purpose(
+        &self,
+        id: SourceId,
+        purpose: Purpose,
+        result: Result<Vec<Bounds>, SourceFailure>,
+    ) {
+        if let Purpose::Answer { to, .. } = purpose {
+            let gone = SourceFailure::UnknownTopic(self.directory.key(id).topic);
+            self.answer(&to, &Err(result.err().unwrap_or(gone)));
+        }
+    }
+
+    /// Notes what Kafka no longer has. A reader that lags so far that its place
+    /// is gone is placed anew.
+    fn apply_bounds(&mut self, id: SourceId, bounds: &[Bounds]) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        if source.phase != Phase::Reading {
+            return;
+        }
+        for (log, bounds) in source.partitions.iter().zip(bounds) {
+            if bounds.start <= log.start() {
+                continue;
+            }
+            let lagging = log.end().offset < bounds.start;
+            log.expire(bounds.start);
+            if lagging {
+                self.tasks.push_back(assignment(id, &source.topic, log));
+            }
+            self.directory.wake(id, log.id());
+        }
+    }
+
+    fn list_offsets(&mut self, id: SourceId, lookup: Lookup, purpose: Purpose) {
+        let Some(source) = self.sources.get(&id) else { return };
+        let partitions = match purpose {
+            Purpose::Begin { partitions }
+            | Purpose::BeginAnew { partitions }
+            | Purpose::Extend { partitions } => partitions,
+            Purpose::Relocate | Purpose::Answer { .. } => source.partitions_live,
+        };
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(request, Request { source: id, purpose });
+        let topic = source.topic.clone();
+        self.tasks.push_back(Task::ListOffsets { request, topic, partitions, lookup });
+    }
+}
+
+fn from_zero(bounds: &Bounds) -> (Offset, Offset) {
+    (bounds.start, bounds.start)
+}
+
+/// Adds the partitions from the first unknown one up to `count`; `place` says
+/// where the oldest record is and where the tail begins. Returns those added.
+fn add_partitions(
+    source: &mut Source,
+    count: usize,
+    bounds: &[Bounds],
+    budget: &Arc<Budget>,
+    place: impl Fn(&Bounds) -> (Offset, Offset),
+) -> Vec<Arc<SharedPartition>> {
+    let known = source.partitions.len();
+    for (index, bounds) in bounds.iter().enumerate().take(count).skip(known) {
+        let (start, end) = place(bounds);
+        let id = PartitionId::from_index(index);
+        source.partitions.push(SharedPartition::new(id, source.topic_id, start, end, budget));
+    }
+    source.partitions_live = source.partitions.len().min(count);
+    source.partitions[known.min(source.partitions.len())..].to_vec()
+}
+
+fn assignment(source: SourceId, topic: &TopicName, partition: &Arc<SharedPartition>) -> Task {
+    let at = partition.end();
+    Task::Assign { source, topic: topic.clone(), partition: Arc::clone(partition), at }
 }

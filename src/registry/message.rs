@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::log::partition::Cursor;
 use crate::log::partition::SharedPartition;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
@@ -90,7 +91,8 @@ pub enum Task {
     /// `Intake::handle_offsets` with the same `request`.
     ListOffsets { request: u64, topic: TopicName, partitions: usize, lookup: Lookup },
     /// Read this partition from `offset` on and append what comes to its log.
-    Assign { source: SourceId, topic: TopicName, partition: Arc<SharedPartition>, offset: Offset },
+    /// A partition that is assigned already is read anew from `at`.
+    Assign { source: SourceId, topic: TopicName, partition: Arc<SharedPartition>, at: Cursor },
     /// Stop reading this partition; nothing is appended once this returns.
     Unassign { source: SourceId, topic: TopicName, partition: PartitionId },
     /// Read from `from` on, at most [`crate::types::limits::HISTORY_CHUNK_BYTES`]
@@ -100,7 +102,7 @@ pub enum Task {
         source: SourceId,
         topic: TopicName,
         partition: Arc<SharedPartition>,
-        from: Offset,
+        from: Cursor,
         until: Offset,
     },
 }

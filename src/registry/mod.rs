@@ -7,5 +7,6 @@
 //! threads share. This room never knows what rdkafka or a connection is.
 
 pub mod directory;
+mod history;
 pub mod intake;
 pub mod message;

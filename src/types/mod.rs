@@ -6,5 +6,6 @@
 pub mod filter;
 pub mod ids;
 pub mod limits;
+pub mod moment;
 pub mod positions;
 pub mod record;
