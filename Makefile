@@ -1,0 +1,41 @@
+# What is done to this repository, each by one word. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+CARGO_DENY_VERSION := 0.20.2
+
+.PHONY: help
+help: ## List what make can do.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: prerequisites lint unit deny ## Run everything that must pass before a change lands.
+	@echo "make test: passed"
+
+.PHONY: lint
+lint: ## Check the format, and clippy without a warning.
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- --deny warnings
+
+.PHONY: unit
+unit: ## Run cargo's tests: the rooms', the house's order, the documents'.
+	$(CARGO) test --locked
+
+.PHONY: deny
+deny: cargo-deny ## Check licences, sources and bans of what is linked.
+	$(CARGO) deny --locked check bans licenses sources
+
+.PHONY: audit
+audit: cargo-deny ## Ask the advisory database, which is fetched from GitHub.
+	$(CARGO) deny --locked check advisories
+
+.PHONY: prerequisites
+prerequisites: ## Install what the tests need, or name the command that does.
+	@.ci/prerequisites
+
+.PHONY: cargo-deny
+cargo-deny:
+	@command -v cargo-deny > /dev/null \
+		|| $(CARGO) install cargo-deny --locked --version $(CARGO_DENY_VERSION)
