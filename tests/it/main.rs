@@ -1,0 +1,6 @@
+//! Tests against real parts: sockets, librdkafka's mock cluster, Apache Kafka.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod kafka_harness;

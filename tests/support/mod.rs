@@ -1,0 +1,7 @@
+//! What the tests against real parts share.
+//!
+//! Each test binary compiles this anew and uses a part of it.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod kafka_client;
+pub mod kafka_cluster;
