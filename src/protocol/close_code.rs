@@ -52,6 +52,13 @@ pub enum Reconnect {
     Never,
 }
 
+impl Reconnect {
+    /// Says whether a client may come back at all without being mended first.
+    pub const fn comes_back(self) -> bool {
+        !matches!(self, Self::Never)
+    }
+}
+
 impl CloseCode {
     /// Every code, in the order of the table in `docs/protocol.md`.
     pub const ALL: [CloseCode; 15] = [
@@ -92,6 +99,16 @@ impl CloseCode {
             Self::BadFrame => (4006, "bad_frame", Reconnect::Never),
             Self::RateLimited => (4007, "rate_limited", Reconnect::Backoff),
         }
+    }
+
+    /// Returns the code of this name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+
+    /// Returns the code of this number, if there is one.
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.number() == number)
     }
 
     /// Returns the number in the Close frame.

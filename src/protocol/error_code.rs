@@ -81,6 +81,11 @@ impl ErrorCode {
         }
     }
 
+    /// Returns the code of this name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+
     /// Says whether the same request may succeed later, unchanged.
     pub const fn retry(self) -> bool {
         matches!(self, Self::SourceUnavailable | Self::Unavailable)

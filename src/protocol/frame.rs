@@ -28,6 +28,16 @@ pub enum Encoding {
     Protobuf,
 }
 
+impl Encoding {
+    /// Returns the WebSocket subprotocol that asks for this encoding.
+    pub const fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => "brucke.v1.json",
+            Self::Protobuf => "brucke.v1.protobuf",
+        }
+    }
+}
+
 /// What a client says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClientFrame {
@@ -182,6 +192,27 @@ pub enum GapReason {
     TopicRecreated,
     /// The subscription asked to skip what it can't keep up with.
     Skipped,
+}
+
+impl GapReason {
+    /// Every reason, in the order of the table in `docs/protocol.md`.
+    pub const ALL: [GapReason; 4] =
+        [Self::Retention, Self::Truncated, Self::TopicRecreated, Self::Skipped];
+
+    /// Returns the name on the wire and in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retention => "retention",
+            Self::Truncated => "truncated",
+            Self::TopicRecreated => "topic_recreated",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    /// Returns the reason of this name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
 }
 
 /// A refusal.

@@ -5,10 +5,13 @@
 //! socket, a channel's configuration or a log is: it turns bytes into words
 //! and words into bytes.
 
+mod argument;
 pub mod close_code;
+pub mod decode_error;
 pub mod encode;
 pub mod error_code;
 pub mod frame;
 pub mod json;
+pub mod message;
 pub mod protobuf;
 pub mod websocket;

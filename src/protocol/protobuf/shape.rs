@@ -1,0 +1,68 @@
+//! Which fields a client's message may have.
+//!
+//! Protobuf skips what it does not know. A server that skipped a newer
+//! client's filter would send what was not asked for, so a client's bytes are
+//! checked before they are read.
+
+use prost::encoding::WireType;
+use prost::encoding::decode_key;
+use prost::encoding::decode_varint;
+
+use crate::protocol::decode_error::DecodeError;
+
+/// The fields of one message.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    name: &'static str,
+    /// Field numbers, with the shape of those that are messages.
+    fields: &'static [(u32, Option<&'static Shape>)],
+}
+
+include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+
+impl Shape {
+    /// Checks that `bytes` have no other fields than these, at any depth. The
+    /// depth is that of the shapes, which is small.
+    pub(crate) fn check(&self, mut bytes: &[u8]) -> Result<(), DecodeError> {
+        while !bytes.is_empty() {
+            let (number, wire_type) = decode_key(&mut bytes).map_err(|_| self.broken())?;
+            let Some((_, inner)) = self.fields.iter().find(|(known, _)| *known == number) else {
+                let name = self.name;
+                return Err(DecodeError::bad_frame(format!("unknown field {number} in {name}")));
+            };
+            let payload = self.take_payload(wire_type, &mut bytes)?;
+            if let (Some(inner), WireType::LengthDelimited) = (inner, wire_type) {
+                inner.check(payload)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the value of a field; empty for a number.
+    fn take_payload<'a>(
+        &self,
+        wire_type: WireType,
+        bytes: &mut &'a [u8],
+    ) -> Result<&'a [u8], DecodeError> {
+        let len = match wire_type {
+            WireType::Varint => {
+                decode_varint(bytes).map_err(|_| self.broken())?;
+                return Ok(&[]);
+            }
+            WireType::LengthDelimited => decode_varint(bytes).map_err(|_| self.broken())?,
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            WireType::StartGroup | WireType::EndGroup => return Err(self.broken()),
+        };
+        let (payload, rest) = usize::try_from(len)
+            .ok()
+            .and_then(|len| bytes.split_at_checked(len))
+            .ok_or_else(|| self.broken())?;
+        *bytes = rest;
+        Ok(payload)
+    }
+
+    fn broken(&self) -> DecodeError {
+        DecodeError::bad_frame(format!("the bytes are no {} of brucke.v1", self.name))
+    }
+}
