@@ -20,17 +20,20 @@ use crate::types::positions::Positions;
 pub struct RangeChecker {
     /// `None` until the first `subscribed`.
     place: Option<Place>,
+    /// The topic that goes by the name now, where it is another than that of
+    /// `place` and the gap that must say so is still to come.
+    announced: Option<TopicId>,
 }
 
 impl RangeChecker {
     /// Returns a checker that takes its start from the first `subscribed`.
     pub fn new() -> Self {
-        Self { place: None }
+        Self::default()
     }
 
     /// Returns a checker that goes on at `place`.
     pub fn resume(place: Place) -> Self {
-        Self { place: Some(place) }
+        Self { place: Some(place), announced: None }
     }
 
     /// Returns where to go on after a cut; `None` before the first `subscribed`.
@@ -48,8 +51,8 @@ impl RangeChecker {
     ///
     /// # Errors
     ///
-    /// A start above the client's position, or in another topic than it asked
-    /// for: the server must begin there and then say what is gone.
+    /// A start above the client's position: the server must begin there and
+    /// then say what is gone.
     pub fn handle_subscribed(
         &mut self,
         topic_id: TopicId,
@@ -61,8 +64,10 @@ impl RangeChecker {
             return Ok(());
         };
         if place.topic_id != topic_id {
-            return Err(Violation::TopicChanged { was: place.topic_id, now: topic_id });
+            self.announced = Some(topic_id);
+            return Ok(());
         }
+        self.announced = None;
         for (&partition, &start) in starts {
             let position = position(place, partition);
             if start > position {
@@ -81,7 +86,7 @@ impl RangeChecker {
     /// # Errors
     ///
     /// A range that begins above the position or ends before it begins; records
-    /// outside the range or out of order.
+    /// outside the range or out of order; another topic, and no gap said so.
     pub fn handle_records(
         &mut self,
         partition: PartitionId,
@@ -90,7 +95,7 @@ impl RangeChecker {
         offsets: impl IntoIterator<Item = Offset>,
     ) -> Result<usize, Violation> {
         check_partition(partition)?;
-        let place = self.place.as_mut().ok_or(Violation::NotSubscribed)?;
+        let place = self.settled()?;
         let position = position(place, partition);
         check_joins(partition, position, from)?;
         if to < from {
@@ -116,10 +121,10 @@ impl RangeChecker {
     ///
     /// # Errors
     ///
-    /// A partition that no topic has, or progress before the subscription.
+    /// A partition that no topic has; another topic, and no gap said so.
     pub fn handle_progress(&mut self, to: &Positions) -> Result<(), Violation> {
         check_partitions(to)?;
-        let place = self.place.as_mut().ok_or(Violation::NotSubscribed)?;
+        let place = self.settled()?;
         advance(place, to);
         Ok(())
     }
@@ -134,6 +139,9 @@ impl RangeChecker {
     pub fn handle_gap(&mut self, gap: &Gap) -> Result<(), Violation> {
         let Gap { partition, from, to, reason, topic_id, .. } = *gap;
         check_partition(partition)?;
+        if reason != GapReason::TopicRecreated {
+            self.settled()?;
+        }
         let place = self.place.as_mut().ok_or(Violation::NotSubscribed)?;
         let position = position(place, partition);
         let backwards = Violation::Backwards { partition, from, to };
@@ -155,13 +163,24 @@ impl RangeChecker {
             // All of the old topic is gone, whatever was read of it.
             GapReason::TopicRecreated => to,
         };
-        if let Some(topic_id) = topic_id.filter(|&topic_id| topic_id != place.topic_id) {
+        let announced = self.announced.take();
+        let topic_id = topic_id.or(announced).unwrap_or(place.topic_id);
+        if topic_id != place.topic_id {
             // The other positions speak of a topic that is no more. Kept beside
             // the new id they would resume in the middle of the new topic.
             *place = Place { topic_id, positions: Positions::new() };
         }
         place.positions.insert(partition, next);
         Ok(())
+    }
+
+    /// Returns the place that records and progress go on from.
+    fn settled(&mut self) -> Result<&mut Place, Violation> {
+        let place = self.place.as_mut().ok_or(Violation::NotSubscribed)?;
+        match self.announced {
+            Some(now) => Err(Violation::TopicChanged { was: place.topic_id, now }),
+            None => Ok(place),
+        }
     }
 }
 
@@ -459,6 +478,18 @@ mod tests {
     }
 
     #[test]
+    fn another_topic_of_the_same_name_is_never_mistaken() {
+        let (was, now) = (Subscribed(OLD, &[(0, 5)]), Subscribed(renewed(), &[(0, 5)]));
+        let changed = Violation::TopicChanged { was: OLD, now: renewed() };
+        check_bad(&[was, now, Records(0, 5, 6, &[5], 0)], changed);
+        check_bad(&[was, now, Progress(&[(0, 6)])], changed);
+        for named in [None, Some(renewed())] {
+            let gap = Gap(0, 5, 0, GapReason::TopicRecreated, named);
+            check_good(&[was, now, gap, Records(0, 0, 2, &[1], 0)], renewed(), &[(0, 2)]);
+        }
+    }
+
+    #[test]
     fn a_resumed_subscription_goes_on_where_it_stood() {
         let [first, second] = [Subscribed(OLD, &[(0, 5)]), Records(0, 5, 9, &[8], 0)];
         check_good(
@@ -469,10 +500,6 @@ mod tests {
         check_bad(
             &[first, second, Subscribed(OLD, &[(0, 10)])],
             Violation::Hole { partition: p(0), position: o(9), from: o(10) },
-        );
-        check_bad(
-            &[Subscribed(OLD, &[(0, 5)]), Subscribed(renewed(), &[(0, 0)])],
-            Violation::TopicChanged { was: OLD, now: renewed() },
         );
         let place = Place { topic_id: OLD, positions: at(&[(0, 3)]) };
         let mut resumed = RangeChecker::resume(place);

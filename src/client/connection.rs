@@ -1,0 +1,231 @@
+//! One WebSocket to a server: frames out, messages in.
+
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use futures_util::StreamExt;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::MaybeTlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::connect_async_with_config;
+use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header;
+use tokio_tungstenite::tungstenite::http::response::Response;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::protocol::close_code::CloseCode;
+use crate::protocol::close_code::Reconnect;
+use crate::protocol::frame::ClientFrame;
+use crate::protocol::frame::Encoding;
+use crate::protocol::json;
+use crate::protocol::message::ServerMessage;
+
+/// A connection that speaks `brucke.v1.json`.
+#[derive(Debug)]
+pub struct Connection {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    silence_max: Duration,
+}
+
+impl Connection {
+    /// Connects to `url`, which is `ws://` or `wss://` and names the path.
+    ///
+    /// # Errors
+    ///
+    /// Nobody there, or an answer that is no WebSocket of Brücke's.
+    pub async fn open(url: &str) -> Result<Self, Ended> {
+        let mut request = url.into_client_request().map_err(unusable)?;
+        let subprotocol = HeaderValue::from_static(Encoding::Json.subprotocol());
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .max_message_size(Some(SERVER_FRAME_BYTES_MAX))
+            .max_frame_size(Some(SERVER_FRAME_BYTES_MAX));
+        let (socket, _) =
+            connect_async_with_config(request, Some(config), true).await.map_err(|error| {
+                match error {
+                    SocketError::Http(response) => refused(&response),
+                    SocketError::Url(_) | SocketError::HttpFormat(_) => unusable(error),
+                    error => Ended::Unreachable(error.to_string()),
+                }
+            })?;
+        Ok(Self { socket, silence_max: SILENCE_MAX })
+    }
+
+    /// Expects a sign of life from the server at least this often.
+    pub fn expect_heartbeat(&mut self, interval: Duration) {
+        self.silence_max = (interval * 2).max(SILENCE_MIN);
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    ///
+    /// The connection is gone.
+    pub async fn send(&mut self, frame: &ClientFrame) -> Result<(), Ended> {
+        let message = Message::text(json::encode_client(frame));
+        self.socket.send(message).await.map_err(|error| Ended::Lost(error.to_string()))
+    }
+
+    /// Returns what the server says next. Nothing is lost when this is dropped
+    /// before it is done.
+    ///
+    /// # Errors
+    ///
+    /// The connection ended, went silent, or carries what no client can read.
+    pub async fn next(&mut self) -> Result<ServerMessage, Ended> {
+        loop {
+            let next = timeout(self.silence_max, self.socket.next());
+            let message = match next.await.map_err(|_| Ended::Silent(self.silence_max))? {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Err(Ended::Lost(error.to_string())),
+                None => return Err(Ended::Lost("end of stream".to_owned())),
+            };
+            match message {
+                Message::Text(text) => {
+                    return json::decode_server(&text)
+                        .map_err(|error| Ended::Unreadable(error.message));
+                }
+                Message::Close(frame) => {
+                    let number = frame.as_ref().map_or(NO_STATUS, |frame| frame.code.into());
+                    let reason = frame.map_or(String::new(), |frame| frame.reason.to_string());
+                    return Err(Ended::Closed { number, reason });
+                }
+                // Answered by the library when the socket is next read.
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Binary(_) | Message::Frame(_) => {
+                    return Err(Ended::Unreadable("a binary message".to_owned()));
+                }
+            }
+        }
+    }
+
+    /// Says goodbye, and does not wait long for the answer.
+    pub async fn close(mut self) {
+        // The connection is done with, whether or not the other side hears it.
+        let _ = timeout(GOODBYE_MAX, self.socket.close(None)).await;
+    }
+}
+
+/// Why there is no connection, or no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Ended {
+    /// Nobody answers at the address.
+    #[error("can't connect: {0}")]
+    Unreachable(String),
+    /// The address is no address.
+    #[error("not an address to connect to: {0}")]
+    Unusable(String),
+    /// The server answered with HTTP instead of a WebSocket.
+    #[error("refused with HTTP status {status}")]
+    Refused { status: u16, retry_after: Option<Duration> },
+    /// The server closed, and said why.
+    #[error("closed with {number}{}{reason}", if reason.is_empty() { "" } else { ": " })]
+    Closed { number: u16, reason: String },
+    /// The connection broke.
+    #[error("lost: {0}")]
+    Lost(String),
+    /// Not even a ping arrived for this long.
+    #[error("silent for {0:?}")]
+    Silent(Duration),
+    /// The server said something that the protocol does not have.
+    #[error("unreadable: {0}")]
+    Unreadable(String),
+}
+
+impl Ended {
+    /// Returns what to do now, by the protocol's table of close codes.
+    pub fn advice(&self) -> Reconnect {
+        match self {
+            Self::Unreachable(_) | Self::Lost(_) | Self::Silent(_) => Reconnect::Soon,
+            Self::Refused { status: 401, .. } => Reconnect::NewToken,
+            Self::Refused { status: 429 | 500..=599, .. } => Reconnect::Backoff,
+            // A number of somebody between, such as a proxy that goes away.
+            Self::Closed { number, .. } => {
+                CloseCode::from_number(*number).map_or(Reconnect::Backoff, CloseCode::reconnect)
+            }
+            Self::Refused { .. } | Self::Unusable(_) | Self::Unreadable(_) => Reconnect::Never,
+        }
+    }
+
+    /// Says whether the server ended it for want of a token.
+    pub fn wants_token(&self) -> bool {
+        let timeout = CloseCode::AuthenticationTimeout.number();
+        self.advice() == Reconnect::NewToken
+            || matches!(self, Self::Closed { number, .. } if *number == timeout)
+    }
+
+    /// Returns how long the server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// Bytes of one frame that a server may send: a record may be large, and is
+/// larger by a third in base64.
+const SERVER_FRAME_BYTES_MAX: usize = 256 << 20;
+/// Bytes read from the socket at once.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+/// Silence after which a server that has not named its heartbeat is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Least silence after which a server is given up.
+const SILENCE_MIN: Duration = Duration::from_secs(5);
+/// How long to wait for the answer to a Close frame.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+/// The number that stands for a Close frame without one (RFC 6455, 7.1.5).
+const NO_STATUS: u16 = 1005;
+
+fn unusable(error: SocketError) -> Ended {
+    Ended::Unusable(error.to_string())
+}
+
+fn refused(response: &Response<Option<Vec<u8>>>) -> Ended {
+    let seconds = response.headers().get(header::RETRY_AFTER);
+    let seconds = seconds.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    Ended::Refused {
+        status: response.status().as_u16(),
+        retry_after: seconds.map(Duration::from_secs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(ended: Ended, advice: Reconnect) {
+        assert_eq!(ended.advice(), advice, "{ended:?}");
+    }
+
+    fn closed(number: u16) -> Ended {
+        Ended::Closed { number, reason: String::new() }
+    }
+
+    #[test]
+    fn the_table_of_close_codes_says_what_to_do() {
+        for code in CloseCode::ALL {
+            check(closed(code.number()), code.reconnect());
+        }
+        check(closed(1001), Reconnect::Backoff);
+        check(closed(NO_STATUS), Reconnect::Backoff);
+        check(Ended::Refused { status: 503, retry_after: None }, Reconnect::Backoff);
+        check(Ended::Refused { status: 401, retry_after: None }, Reconnect::NewToken);
+        check(Ended::Refused { status: 404, retry_after: None }, Reconnect::Never);
+        check(Ended::Lost(String::new()), Reconnect::Soon);
+    }
+
+    #[test]
+    fn an_end_reads_as_a_sentence() {
+        assert_eq!(closed(1012).to_string(), "closed with 1012");
+        let reason = "token_expired".to_owned();
+        let ended = Ended::Closed { number: 4003, reason };
+        assert_eq!(ended.to_string(), "closed with 4003: token_expired");
+    }
+}
