@@ -13,5 +13,7 @@ pub mod error_code;
 pub mod frame;
 pub mod json;
 pub mod message;
+#[cfg(test)]
+mod properties;
 pub mod protobuf;
 pub mod websocket;

@@ -303,3 +303,103 @@ fn write_from(out: &mut Vec<u8>, from: &StartAt) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::error_code::ErrorCode;
+
+    fn check(text: &str, id: Option<u64>, code: ErrorCode, sentence: &str) {
+        let error = read(text).expect_err(text);
+        assert_eq!((error.id.map(RequestId::raw), error.code), (id, code), "{text}: {error}");
+        assert!(error.message.contains(sentence), "{text}: {error}");
+    }
+
+    fn check_subscribe(fields: &str, code: ErrorCode, sentence: &str) {
+        let text = format!("{{\"id\":7,{fields},\"type\":\"subscribe\"}}");
+        check(&text, Some(7), code, sentence);
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused_with_a_remedy() {
+        let bad = ErrorCode::BadFrame;
+        check("", None, bad, "not JSON");
+        check("[]", None, bad, "must be a JSON object");
+        check("{}", None, bad, "`type` is missing");
+        check(r#"{"type":"pong"}"#, None, bad, "unknown type `pong`: a client sends authenticate");
+        check(r#"{"type":"ping","id":3}"#, Some(3), bad, "unknown field `id` in ping");
+        check(r#"{"type":"ping","type":"ping"}"#, None, bad, "`type` stands more than once");
+        check(r#"{"type":"authenticate","token":""}"#, None, bad, "`token` is empty");
+        check(r#"{"type":"unsubscribe","id":3}"#, Some(3), bad, "`sub` is missing in unsubscribe");
+        check(r#"{"type":"unsubscribe","id":-3,"sub":1}"#, None, bad, "must be a whole number");
+        check(r#"{"type":"unsubscribe","id":1,"sub":"1"}"#, Some(1), bad, "not a string");
+        check(r#"{"type":"unsubscribe","id":9007199254740992,"sub":1}"#, None, bad, "below 2^53");
+        check(&("[".repeat(200) + &"]".repeat(200)), None, bad, "recursion limit");
+        check("{\"type\":\"ping\"}{}", None, bad, "not JSON");
+    }
+
+    #[test]
+    fn a_bad_subscription_is_refused_under_its_number() {
+        let (bad, invalid) = (ErrorCode::BadFrame, ErrorCode::InvalidArgument);
+        check_subscribe(r#""chanel":"c""#, bad, "`channel` is missing in subscribe");
+        check_subscribe(r#""channel":"c","key":"k""#, bad, "unknown field `key` in subscribe");
+        check_subscribe(r#""channel":"""#, invalid, "name the channel");
+        check_subscribe(r#""channel":"c","keys":[]"#, invalid, "leave it out");
+        check_subscribe(r#""channel":"c","keys":null"#, bad, "not null");
+        check_subscribe(r#""channel":"c","keys":[{"base64":"?"}]"#, invalid, "not base64");
+        check_subscribe(r#""channel":"c","keys":{"prefix":""}"#, invalid, "prefix is empty");
+        check_subscribe(r#""channel":"c","keys":{"prefix":"a","suffix":"b"}"#, bad, "`suffix`");
+        check_subscribe(r#""channel":"c","from":"newest""#, bad, "`from` must be \"latest\"");
+        check_subscribe(r#""channel":"c","from":{"ago":"1w"}"#, invalid, "`ago` must be a whole");
+        check_subscribe(r#""channel":"c","from":{"ago":"36501d"}"#, invalid, "at most 36500d");
+        check_subscribe(r#""channel":"c","from":{"ago":"1d","timestamp":"x"}"#, bad, "one of");
+        check_subscribe(
+            r#""channel":"c","from":{"timestamp":"1969-12-31T23:59:59Z"}"#,
+            invalid,
+            "between the years",
+        );
+        check_subscribe(
+            r#""channel":"c","from":{"positions":{"0":1}}"#,
+            bad,
+            "`topic_id` is missing in `from`",
+        );
+        for positions in [r#"{"00":1}"#, r#"{"-1":1}"#, r#"{"+1":1}"#, r#"{"2147483648":1}"#] {
+            let from = format!(r#""channel":"c","from":{{"positions":{positions}}}"#);
+            check_subscribe(&from, invalid, "decimal number of a partition");
+        }
+        check_subscribe(
+            r#""channel":"c","from":{"positions":{"0":1,"0":2}}"#,
+            bad,
+            "partition 0 more than once",
+        );
+        check_subscribe(
+            r#""channel":"c","from":{"positions":{"0":9223372036854775808}}"#,
+            invalid,
+            "above 2^63 - 1",
+        );
+        check_subscribe(r#""channel":"c","window":0"#, invalid, "between 1 and 100000");
+        check_subscribe(r#""channel":"c","on_gap":"halt""#, bad, "\"continue\" or \"stop\"");
+    }
+
+    #[test]
+    fn more_than_allowed_is_told_apart_from_nonsense() {
+        let limit = ErrorCode::LimitExceeded;
+        let keys = vec!["\"k\""; 1_001].join(",");
+        check_subscribe(&format!(r#""channel":"c","keys":[{keys}]"#), limit, "more than 1000");
+        let key = "k".repeat(4_097);
+        let invalid = ErrorCode::InvalidArgument;
+        check_subscribe(&format!(r#""channel":"c","keys":["{key}"]"#), invalid, "more than 4096");
+        let positions: Vec<_> = (0..10_001).map(|p| format!("\"{p}\":0")).collect();
+        let from = format!(r#""channel":"c","from":{{"positions":{{{}}}}}"#, positions.join(","));
+        check_subscribe(&from, limit, "more than 10000 partitions");
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let frame = read(r#"{"type":"subscribe","id":1,"channel":"orders"}"#).expect("whole");
+        let ClientFrame::Subscribe(subscribe) = frame else { panic!("a subscribe") };
+        assert_eq!(subscribe.filter, KeyFilter::All);
+        assert_eq!(subscribe.from, StartAt::Latest);
+        assert_eq!((subscribe.on_gap, subscribe.window), (OnGap::Continue, None));
+    }
+}

@@ -66,3 +66,47 @@ impl Shape {
         DecodeError::bad_frame(format!("the bytes are no {} of brucke.v1", self.name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use crate::protocol::error_code::ErrorCode;
+    use crate::protocol::protobuf::client::read;
+    use crate::protocol::protobuf::wire;
+
+    fn check(bytes: &[u8], id: Option<u64>, sentence: &str) {
+        let error = read(bytes).expect_err("not a frame");
+        assert_eq!((error.id.map(|id| id.raw()), error.code), (id, ErrorCode::BadFrame), "{error}");
+        assert!(error.message.contains(sentence), "{error}");
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_at_any_depth() {
+        check(&[], None, "must hold one of");
+        check(&[0x0a], None, "no ClientMessage");
+        check(&[0x32, 0], None, "unknown field 6 in ClientMessage");
+        // ping { 1: 1 }
+        check(&[0x2a, 2, 0x08, 1], None, "unknown field 1 in Ping");
+        // subscribe { id: 7, channel: "c", place { 3: "" } }
+        check(
+            &[0x12, 9, 8, 7, 0x12, 1, b'c', 0x4a, 2, 0x1a, 0],
+            Some(7),
+            "unknown field 3 in Place",
+        );
+        // subscribe { id: 7, channel: "c", place { positions { 1: 0, 3: 0 } } }
+        let entry = [0x12, 13, 8, 7, 0x12, 1, b'c', 0x4a, 6, 0x12, 4, 8, 0, 0x18, 0];
+        check(&entry, Some(7), "unknown field 3 in Place.PositionsEntry");
+        // A group of an unknown number.
+        check(&[0x2a, 2, 0x0b, 0x0c], None, "");
+    }
+
+    #[test]
+    fn absent_fields_have_their_defaults() {
+        let subscribe = wire::Subscribe { channel: "c".to_owned(), ..Default::default() };
+        let frame = wire::client_message::Frame::Subscribe(subscribe);
+        let bytes = wire::ClientMessage { frame: Some(frame) }.encode_to_vec();
+        let json = r#"{"type":"subscribe","id":0,"channel":"c"}"#;
+        assert_eq!(read(&bytes), crate::protocol::json::decode(json));
+    }
+}

@@ -7,5 +7,7 @@
 
 pub mod error;
 pub mod header;
+#[cfg(test)]
+mod properties;
 pub mod read;
 pub mod write;

@@ -252,6 +252,11 @@ impl FrameReader {
     ) -> Result<Step, ReadError> {
         let len = usize::try_from(header.payload_len).expect("checked against the limit");
         let taken = (len - got).min(input.rest().len());
+        if taken == 0 && got < len {
+            // Nothing has come, so nothing is begun: the payload may yet come
+            // in one piece.
+            return Ok(Step::NeedInput);
+        }
         let opcode = header.opcode;
         let part = &mut input.bytes[input.at..input.at + taken];
         input.at += taken;
