@@ -7,7 +7,7 @@ pub mod client;
 pub(crate) mod records;
 pub mod server;
 mod text;
-mod time;
+pub(crate) mod time;
 mod tree;
 
 use crate::protocol::decode_error::DecodeError;
