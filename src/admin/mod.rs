@@ -1,1 +1,3 @@
 //! The room `admin`.
+
+pub mod config;

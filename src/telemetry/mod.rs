@@ -1,1 +1,3 @@
 //! The room `telemetry`.
+
+pub mod config;

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub const CLIENT_FRAME_UNAUTHENTICATED_BYTES_MAX: usize = 4 << 10;
 /// Bytes of one frame that a client may send; beyond it, close code 1009.
 pub const CLIENT_FRAME_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a token, by whichever way it comes.
+pub const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// Default of the subscriptions that one connection may hold.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: u32 = 100;
 /// Keys that one subscription may name.

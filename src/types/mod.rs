@@ -9,3 +9,4 @@ pub mod limits;
 pub mod moment;
 pub mod positions;
 pub mod record;
+pub mod setting;

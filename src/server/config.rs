@@ -1,0 +1,67 @@
+//! What an operator may set about the client listener.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::server::origin::Origin;
+use crate::types::setting::ByteSize;
+use crate::types::setting::default;
+use crate::types::setting::settings;
+use crate::types::setting::unset;
+
+settings! {
+    /// The listener that clients connect to, and the limits of each connection.
+    pub struct ServerConfig {
+        /// Address and port that clients connect to. Loopback by default: put a
+        /// proxy that speaks TLS in front before you open it to others.
+        pub listen: SocketAddr = default("127.0.0.1:8080"),
+        /// Worker threads, each with its own share of the connections. Unset: as
+        /// many as the machine has cores.
+        pub workers: Option<u32> = unset("4").within("1", "1024"),
+        /// Web pages that may connect, each as the browser names its origin:
+        /// `scheme://host` or `scheme://host:port`, compared exactly. A request
+        /// with another origin is refused; one without any is no browser's and
+        /// needs none. Empty: no web page may connect.
+        pub allowed_origins: Vec<Origin> = default("[]"),
+        /// Whether a token may stand in the URL (`?token=…`), where proxies and
+        /// browsers write it down. For clients that can do nothing else.
+        pub token_in_query: bool = default("false"),
+        /// Connections that the process holds; one more is refused with 503.
+        pub connections_max: u32 = default("100000").within("1", "10000000"),
+        /// Time for the head of a request to arrive.
+        pub handshake_timeout: Duration = default("5s").within("100ms", "1m"),
+        /// Time from the handshake until a token must have arrived.
+        pub authentication_timeout: Duration = default("5s").within("100ms", "1m"),
+        /// How long before the end of a token its client is warned. `"0s"`: never.
+        pub expiry_warning: Duration = default("30s").within("0s", "1h"),
+        /// Silence after which the server sends a ping. Keep it below the idle
+        /// timeout of every proxy on the way; shorter costs a packet each time.
+        pub heartbeat_interval: Duration = default("25s").within("1s", "10m"),
+        /// How long the answer to a ping may take. A client that reads slowly gets
+        /// the ping only after what waits before it.
+        pub pong_timeout: Duration = default("60s").within("1s", "10m"),
+        /// How often a client is told that its position moved without records for
+        /// it. Shorter: less to read again after a reconnect, more frames.
+        pub progress_interval: Duration = default("10s").within("100ms", "10m"),
+        /// Encoded bytes that one connection may have unsent. Beyond it nothing is
+        /// lost: the client reads on from where it is. More memory for each slow
+        /// client; fewer, larger bursts.
+        pub unsent_bytes_max: ByteSize = default("256KiB").within("128KiB", "64MiB"),
+        /// How long a client may read nothing at all of what waits for it.
+        pub stuck_reader_timeout: Duration = default("120s").within("1s", "1h"),
+        /// Subscriptions that one connection may hold.
+        pub subscriptions_per_connection_max: u32 = default("100").within("1", "10000"),
+        /// Frames that a client may send each second, on average.
+        pub frames_per_second: u32 = default("50").within("1", "100000"),
+        /// Frames that a client may send at once.
+        pub frames_burst: u32 = default("200").within("1", "100000"),
+        /// How long finding the start of a subscription may take.
+        pub start_timeout: Duration = default("15s").within("1s", "5m"),
+        /// How long a client has to read what is left and to answer a Close frame.
+        pub close_timeout: Duration = default("5s").within("100ms", "1m"),
+        /// Time over which clients are sent away, one after the other, when the
+        /// process is asked to end. Keep it below the grace period of whatever
+        /// runs the process.
+        pub drain_window: Duration = default("10s").within("0s", "10m"),
+    }
+}

@@ -1,0 +1,64 @@
+//! What an operator may set about logs.
+
+use crate::types::setting::Form;
+use crate::types::setting::Raw;
+use crate::types::setting::Refusal;
+use crate::types::setting::Setting;
+use crate::types::setting::Written;
+use crate::types::setting::default;
+use crate::types::setting::settings;
+
+settings! {
+    /// Logs, on standard error. No token, password or record key is ever in them.
+    pub struct LogConfig {
+        /// `"text"` for people, `"json"` for machines: one object a line.
+        pub format: LogFormat = default("text"),
+        /// The least that is logged: `"error"`, `"warn"`, `"info"`, `"debug"` or
+        /// `"trace"`. The last two write for each connection, and are not for
+        /// production.
+        pub level: LogLevel = default("info"),
+    }
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The least that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Setting for LogFormat {
+    const FORM: Form = Form { text: "`\"text\"` or `\"json\"`", written: Written::Text };
+
+    fn read(raw: Raw) -> Result<Self, Refusal> {
+        raw.choose(&Self::FORM, &[("text", Self::Text), ("json", Self::Json)])
+    }
+}
+
+impl Setting for LogLevel {
+    const FORM: Form = Form {
+        text: "`\"error\"`, `\"warn\"`, `\"info\"`, `\"debug\"` or `\"trace\"`",
+        written: Written::Text,
+    };
+
+    fn read(raw: Raw) -> Result<Self, Refusal> {
+        let choices = [
+            ("error", Self::Error),
+            ("warn", Self::Warn),
+            ("info", Self::Info),
+            ("debug", Self::Debug),
+            ("trace", Self::Trace),
+        ];
+        raw.choose(&Self::FORM, &choices)
+    }
+}
