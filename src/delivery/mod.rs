@@ -1,1 +1,33 @@
-//! The room `delivery`.
+//! One worker thread's mind: its connections, and what each of them gets.
+//!
+//! A [`shard::Shard`] is just a reader of the log. It keeps one cursor for each
+//! partition that its connections follow; what comes there is matched once and
+//! each frame is encoded once for all who follow the same feed. A subscription
+//! is *live*, and then has no position of its own, or *behind*, and then reads
+//! the log at its own cursors until it meets the shard's.
+//!
+//! ```text
+//!              subscribe        start found             met the shard's cursors
+//!   (absent) ───────────► Starting ───────► Behind ─────────────────────► Live
+//!                                             ▲                             │
+//!                                             └─────────────────────────────┘
+//!                                        unsent bytes or window used up
+//! ```
+//!
+//! Input goes in by `handle_*`; what is to be done comes out by `poll_output`.
+//! This room never knows what a socket, a clock or a task is.
+
+pub mod behind;
+pub mod connection;
+pub mod counts;
+pub mod feed;
+pub mod index;
+pub mod live;
+pub mod outbox;
+pub mod requests;
+pub mod settings;
+pub mod shard;
+pub mod source;
+pub mod start;
+pub mod subscription;
+pub mod upkeep;

@@ -193,8 +193,41 @@ impl ValueKind {
         let Some(value) = value else { return Self::Null };
         let Ok(text) = str::from_utf8(value) else { return Self::Bytes };
         match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-            Ok(_) => Self::Json,
-            Err(_) => Self::Bytes,
+            Ok(_) if depth(text.as_bytes()) <= JSON_DEPTH_MAX => Self::Json,
+            _ => Self::Bytes,
+        }
+    }
+}
+
+/// Deeper values travel as bytes: clients' parsers recurse, and one record must
+/// not stop a client from reading the frame that it shares with others.
+const JSON_DEPTH_MAX: usize = 128;
+
+/// Returns how deep valid JSON is nested, or less where it can't be too deep.
+fn depth(json: &[u8]) -> usize {
+    if memchr::memchr2_iter(b'[', b'{', json).count() <= JSON_DEPTH_MAX {
+        return 0;
+    }
+    let (mut depth, mut deepest, mut bytes) = (0_usize, 0, json.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => skip_string(&mut bytes),
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// Goes on after the end of a string whose begin has been read.
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
         }
     }
 }
@@ -258,6 +291,17 @@ mod tests {
             let mut builder = BatchBuilder::new(offset(0));
             builder.push(&raw(0, None, Some(value)), Owner::Shared, None);
             assert_eq!(builder.finish().record(0).value, Value::Bytes(value));
+        }
+    }
+
+    #[test]
+    fn many_values_and_brackets_in_strings_are_not_depth() {
+        let wide = format!("[{}[]]", "[],".repeat(1_000));
+        let text = format!("[\"{}\\\"{}\"]", "[".repeat(500), "{".repeat(500));
+        for value in [wide, text] {
+            let mut builder = BatchBuilder::new(offset(0));
+            builder.push(&raw(0, None, Some(value.as_bytes())), Owner::Shared, None);
+            assert_eq!(builder.finish().record(0).value, Value::Json(&value));
         }
     }
 }

@@ -15,3 +15,4 @@ pub mod pointer;
 pub mod principal;
 pub mod rule;
 pub mod topic;
+pub mod verify;

@@ -12,6 +12,8 @@ pub struct Offset(u64);
 impl Offset {
     /// The first offset that a partition can have.
     pub const ZERO: Offset = Offset(0);
+    /// Above every offset that a record can have.
+    pub const MAX: Offset = Offset(i64::MAX as u64);
 
     /// Wraps a raw Kafka offset; `None` for librdkafka's negative sentinels.
     pub fn from_kafka(raw: i64) -> Option<Self> {

@@ -1,0 +1,467 @@
+//! Catching up: a subscription that is behind reads the log at its own cursors,
+//! as fast as its peer reads, until it meets the shard's.
+
+use std::time::Instant;
+
+use crate::delivery::feed::Follower;
+use crate::delivery::feed::Pace;
+use crate::delivery::feed::lane;
+use crate::delivery::index::wants;
+use crate::delivery::live::END_OF_TIME;
+use crate::delivery::shard::Shard;
+use crate::delivery::source::Phase;
+use crate::delivery::subscription::Announced;
+use crate::delivery::subscription::Behind;
+use crate::delivery::subscription::Queued;
+use crate::delivery::subscription::Reader;
+use crate::delivery::subscription::State;
+use crate::delivery::subscription::SubRef;
+use crate::delivery::subscription::Subscription;
+use crate::delivery::subscription::Waits;
+use crate::log::batch::Batch;
+use crate::log::partition::Cursor;
+use crate::log::partition::Read;
+use crate::protocol::encode::RecordsEncoder;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::frame::Gap;
+use crate::protocol::frame::GapReason;
+use crate::protocol::frame::OnGap;
+use crate::protocol::frame::ServerFrame;
+use crate::registry::message::Command;
+use crate::types::ids::Offset;
+use crate::types::ids::TopicId;
+use crate::types::limits::RECORDS_FRAME_BYTES;
+use crate::types::limits::RECORDS_FRAME_RECORDS_MAX;
+use crate::types::moment::Moment;
+use crate::types::positions::Positions;
+
+/// How reading on in one partition went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The cursor moved; there may be more.
+    Moved,
+    /// The cursor has met the shard's.
+    AtEnd,
+    /// It goes on when history has come.
+    Waiting,
+    /// It goes on at the next tick.
+    Later,
+    /// It goes on when the peer has read or acknowledged.
+    Full,
+    /// The subscription has ended.
+    Ended,
+}
+
+impl Shard {
+    /// Does one bounded turn of work for those that are behind.
+    pub fn handle_turn(&mut self, now: Moment) {
+        for (source, partition) in std::mem::take(&mut self.unfinished) {
+            if self.sources.get(source).is_some_and(|s| partition < s.partitions.len()) {
+                self.advance(source, partition, now);
+            }
+        }
+        for _ in 0..SUBSCRIPTIONS_PER_TURN.min(self.runnable.len()) {
+            let Some(subscription) = self.runnable.pop_front() else { return };
+            self.run(subscription, now);
+        }
+    }
+
+    /// Puts a subscription in the queue of those that can read on.
+    pub(in crate::delivery) fn queue(&mut self, slot: usize, sub: usize) {
+        let connection = &mut self.connections[slot];
+        let key = connection.key(slot);
+        let Some(Some(subscription)) = connection.subscriptions.get_mut(sub) else { return };
+        let serial = subscription.serial;
+        if let State::Behind(behind) = &mut subscription.state
+            && behind.queued == Queued::No
+        {
+            behind.queued = Queued::Yes;
+            self.runnable.push_back(SubRef { connection: key, slot: sub as u16, serial });
+        }
+    }
+
+    /// Queues all of a connection's subscriptions that are behind.
+    pub(in crate::delivery) fn queue_behind(&mut self, slot: usize) {
+        for sub in 0..self.connections[slot].subscriptions.len() {
+            self.queue(slot, sub);
+        }
+    }
+
+    /// Queues a subscription that has just fallen behind, where nothing that is
+    /// unsent will wake it.
+    pub(in crate::delivery) fn queue_if_room(&mut self, (slot, sub): (usize, usize)) {
+        let connection = &self.connections[slot];
+        if connection.outbox.bytes() * 2 <= self.settings.unsent_bytes_max {
+            self.queue(slot, sub);
+        }
+    }
+
+    /// Wakes a subscription that waited for history of a partition.
+    pub(in crate::delivery) fn stop_waiting(&mut self, subscription: SubRef, partition: usize) {
+        let Some((slot, sub)) = self.find(subscription) else { return };
+        let found = self.connections[slot].subscriptions[sub].as_mut().expect("just found");
+        if let State::Behind(behind) = &mut found.state
+            && let Some(reader) = behind.partitions.get_mut(partition)
+        {
+            reader.waits = Waits::Nothing;
+            self.queue(slot, sub);
+        }
+    }
+
+    /// Returns the places of a subscription that has not ended.
+    pub(in crate::delivery) fn find(&self, subscription: SubRef) -> Option<(usize, usize)> {
+        let slot = self.slot(subscription.connection)?;
+        let sub = usize::from(subscription.slot);
+        let found = self.connections[slot].subscriptions.get(sub)?.as_ref()?;
+        (found.serial == subscription.serial).then_some((slot, sub))
+    }
+
+    fn run(&mut self, subscription: SubRef, now: Moment) {
+        let Some((slot, sub)) = self.find(subscription) else { return };
+        let Some(behind) = self.behind_mut(slot, sub) else { return };
+        behind.queued = Queued::No;
+        let (first, count) = (behind.turn, behind.partitions.len());
+        let (mut steps, mut settled) = (0, 0);
+        for turn in 0..count {
+            let partition = (first + turn) % count;
+            loop {
+                if steps == STEPS_PER_TURN {
+                    if let Some(behind) = self.behind_mut(slot, sub) {
+                        behind.turn = (partition + 1) % count;
+                    }
+                    self.tell_scanned(slot, sub, now.instant);
+                    return self.queue(slot, sub);
+                }
+                match self.read_on(slot, sub, partition, now) {
+                    Step::Moved => steps += 1,
+                    Step::AtEnd => {
+                        settled += 1;
+                        break;
+                    }
+                    Step::Waiting => break,
+                    Step::Later => {
+                        self.upkeep.look_again(self.source_of(slot, sub));
+                        break;
+                    }
+                    Step::Full => {
+                        if let Some(behind) = self.behind_mut(slot, sub) {
+                            behind.turn = partition;
+                        }
+                        return;
+                    }
+                    Step::Ended => return,
+                }
+            }
+        }
+        if settled == count && self.has_met(slot, sub) {
+            return self.join(slot, sub, now);
+        }
+        let source = self.source_of(slot, sub);
+        self.sources[source].at_end.insert(subscription);
+        self.tell_scanned(slot, sub, now.instant);
+    }
+
+    fn read_on(&mut self, slot: usize, sub: usize, partition: usize, now: Moment) -> Step {
+        let source = self.source_of(slot, sub);
+        let room = self.connections[slot].room(&self.settings);
+        let Some(reader) = self.reader(slot, sub, partition) else { return Step::Ended };
+        let place = &self.sources[source].partitions[partition];
+        let limit = match place.cursor.generation == reader.cursor.generation {
+            true => place.cursor.offset,
+            false => END_OF_TIME,
+        };
+        match place.log.read(reader.cursor, limit, RECORDS_FRAME_BYTES as u64) {
+            Read::AtEnd => Step::AtEnd,
+            Read::Batches(batches) if room > 0 => {
+                self.send_matching(slot, sub, partition, &batches, limit, room)
+            }
+            Read::Batches(_) => Step::Full,
+            Read::Missing => self.wait_for_history(slot, sub, partition, reader.cursor.offset),
+            Read::Expired { to } => {
+                let to = Cursor { offset: to, ..reader.cursor };
+                self.tell_gap(slot, sub, partition, to, GapReason::Retention, None, now)
+            }
+            Read::Truncated { to } if to.offset == reader.cursor.offset => {
+                self.set_reader(slot, sub, partition, Reader { cursor: to, ..reader });
+                Step::Moved
+            }
+            Read::Truncated { to } => {
+                self.tell_gap(slot, sub, partition, to, GapReason::Truncated, None, now)
+            }
+            Read::Recreated { topic_id, .. } => self.begin_anew(slot, sub, topic_id, now),
+        }
+    }
+
+    /// Sends the records that match, as many as one frame, the outbox and the
+    /// window have room for. The frame covers from the client's position on, so
+    /// that what was passed over in silence is accounted for.
+    fn send_matching(
+        &mut self,
+        slot: usize,
+        sub: usize,
+        partition: usize,
+        batches: &[std::sync::Arc<Batch>],
+        limit: Offset,
+        room: usize,
+    ) -> Step {
+        let encoding = self.connections[slot].encoding;
+        let subscription = self.subscription(slot, sub);
+        let feed = self.feeds.at(subscription.feed);
+        let credit = subscription.window.as_ref().map_or(u32::MAX, |window| window.room());
+        let records_max = RECORDS_FRAME_RECORDS_MAX.min(credit as usize);
+        let bytes_max = RECORDS_FRAME_BYTES.min(room);
+        let State::Behind(behind) = &subscription.state else { return Step::Ended };
+        let mut reader = behind.partitions[partition];
+        let id = self.sources[feed.source].partitions[partition].log.id();
+        let mut frame: Option<RecordsEncoder> = None;
+        let mut to = batches.last().map_or(reader.cursor.offset, |batch| batch.to()).min(limit);
+        'batches: for batch in batches {
+            for index in batch.index_at(reader.cursor.offset)..batch.len() {
+                let record = batch.record(index);
+                if record.offset >= limit {
+                    break 'batches;
+                }
+                if !wants(feed.key.tenant.as_ref(), &feed.key.filter, &record) {
+                    continue;
+                }
+                let full = frame.as_ref().map_or(records_max == 0, |frame| {
+                    frame.records() >= records_max || frame.bytes() >= bytes_max
+                });
+                if full {
+                    to = record.offset;
+                    break 'batches;
+                }
+                let start = || RecordsEncoder::start(encoding, feed.number, id, reader.told);
+                frame.get_or_insert_with(start).push(&record);
+            }
+        }
+        let moved = reader.cursor.offset < to;
+        reader.cursor.offset = to;
+        let Some(frame) = frame else {
+            self.set_reader(slot, sub, partition, reader);
+            return if moved { Step::Moved } else { Step::Full };
+        };
+        reader.told = to;
+        self.set_reader(slot, sub, partition, reader);
+        let records = u32::try_from(frame.records()).expect("bounded by the frame's limit");
+        if let Some(window) = &mut self.subscription_mut(slot, sub).window {
+            window.sent(id, to, records);
+        }
+        self.counts.deliveries += u64::from(records);
+        self.counts.frames_encoded += 1;
+        let frame = frame.finish(to);
+        self.push(slot, &frame);
+        Step::Moved
+    }
+
+    fn wait_for_history(
+        &mut self,
+        slot: usize,
+        sub: usize,
+        partition: usize,
+        offset: Offset,
+    ) -> Step {
+        let subscription = self.reference(slot, sub);
+        let source = self.source_of(slot, sub);
+        let id = self.sources[source].id;
+        let place = &mut self.sources[source].partitions[partition];
+        let command = Command::Demand { source: id, partition: place.log.id(), offset };
+        let first = place.demanded.insert(offset);
+        if let Some(behind) = self.behind_mut(slot, sub) {
+            let reader = &mut behind.partitions[partition];
+            if reader.waits == Waits::Nothing {
+                reader.waits = Waits::History;
+                self.sources[source].partitions[partition].waiting.push(subscription);
+            }
+        }
+        if first {
+            self.command(command);
+        }
+        Step::Waiting
+    }
+
+    /// Tells a gap, after the client's position has been brought up to it.
+    #[expect(clippy::too_many_arguments, reason = "each is a field of the frame or its address")]
+    fn tell_gap(
+        &mut self,
+        slot: usize,
+        sub: usize,
+        partition: usize,
+        to: Cursor,
+        reason: GapReason,
+        topic_id: Option<TopicId>,
+        now: Moment,
+    ) -> Step {
+        let Some(reader) = self.reader(slot, sub, partition) else { return Step::Ended };
+        let source = self.source_of(slot, sub);
+        let id = self.sources[source].partitions[partition].log.id();
+        let number = self.feeds.at(self.subscription(slot, sub).feed).number;
+        let from = reader.cursor.offset;
+        if reader.told < from {
+            let to = Positions::from([(id, from)]);
+            self.send(slot, &ServerFrame::Progress { sub: number, to });
+        }
+        let gap = Gap { sub: number, partition: id, from, to: to.offset, reason, topic_id };
+        self.send(slot, &ServerFrame::Gap(gap));
+        self.counts.gap(reason);
+        let subscription = self.subscription_mut(slot, sub);
+        if let Some(window) = &mut subscription.window {
+            window.forget(id);
+        }
+        if subscription.on_gap == OnGap::Stop {
+            let message = "wanted offsets are gone and on_gap is stop: subscribe again";
+            self.end_with_error(slot, sub, ErrorCode::Gap, message.to_owned());
+            return Step::Ended;
+        }
+        let told = to.offset;
+        self.set_reader(slot, sub, partition, Reader { cursor: to, told, waits: Waits::Nothing });
+        let _ = now;
+        Step::Moved
+    }
+
+    /// Tells that the topic was made again: of all partitions at once, so that
+    /// a client never holds positions of two topics.
+    fn begin_anew(&mut self, slot: usize, sub: usize, topic_id: TopicId, now: Moment) -> Step {
+        let source = self.source_of(slot, sub);
+        if !self.is_recreated(source, topic_id) {
+            return Step::Later;
+        }
+        for partition in 0..self.sources[source].partitions.len() {
+            let Some(reader) = self.reader(slot, sub, partition) else { return Step::Ended };
+            let log = &self.sources[source].partitions[partition].log;
+            if let Read::Recreated { to, .. } = log.read(reader.cursor, END_OF_TIME, 1) {
+                let reason = GapReason::TopicRecreated;
+                let step = self.tell_gap(slot, sub, partition, to, reason, Some(topic_id), now);
+                if step == Step::Ended {
+                    return step;
+                }
+            }
+        }
+        if let Some(behind) = self.behind_mut(slot, sub) {
+            behind.topic_id = topic_id;
+        }
+        Step::Moved
+    }
+
+    /// Says whether every cursor has met the shard's, so that from here on the
+    /// feed's frames join without a hole.
+    fn has_met(&self, slot: usize, sub: usize) -> bool {
+        let State::Behind(behind) = &self.subscription(slot, sub).state else { return false };
+        let places = &self.sources[self.source_of(slot, sub)].partitions;
+        places.len() == behind.partitions.len()
+            && places.iter().zip(&behind.partitions).all(|(p, r)| p.cursor == r.cursor)
+    }
+
+    /// Makes a subscription live: it goes on with its feed.
+    fn join(&mut self, slot: usize, sub: usize, now: Moment) {
+        self.tell_scanned_now(slot, sub, now.instant);
+        let encoding = self.connections[slot].encoding;
+        let feed_slot = self.subscription(slot, sub).feed;
+        let source = self.source_of(slot, sub);
+        let feed = self.feeds.at_mut(feed_slot);
+        if feed.is_unfollowed() {
+            let places = &self.sources[source].partitions;
+            feed.told = places.iter().map(|place| place.cursor.offset).collect();
+        }
+        let subscription =
+            self.connections[slot].subscriptions[sub].as_mut().expect("the caller found it");
+        let pace = match subscription.window {
+            Some(_) => Pace::Windowed,
+            None => Pace::Free,
+        };
+        let followers = &mut feed.followers[lane(encoding)];
+        let follower = u32::try_from(followers.len()).expect("bounded by connections_max");
+        followers.push(Follower { connection: slot as u32, subscription: sub as u16, pace });
+        subscription.state = State::Live { follower };
+        let announced = std::mem::replace(&mut subscription.announced, Announced::Live);
+        self.behind -= 1;
+        self.counts.became_live += 1;
+        if announced == Announced::NotYet {
+            let number = self.feeds.at(feed_slot).number;
+            self.send(slot, &ServerFrame::Live { sub: number });
+        }
+    }
+
+    /// Tells how far the cursors have come, once in a while.
+    pub(in crate::delivery) fn tell_scanned(&mut self, slot: usize, sub: usize, now: Instant) {
+        let interval = self.settings.progress_interval;
+        let Some(behind) = self.behind_mut(slot, sub) else { return };
+        if now.saturating_duration_since(behind.told_at) >= interval {
+            self.tell_scanned_now(slot, sub, now);
+        }
+    }
+
+    fn tell_scanned_now(&mut self, slot: usize, sub: usize, now: Instant) {
+        let Some(behind) = self.behind_mut(slot, sub) else { return };
+        behind.told_at = now;
+        let mut to = Positions::new();
+        for (index, reader) in behind.partitions.iter_mut().enumerate() {
+            if reader.told < reader.cursor.offset {
+                reader.told = reader.cursor.offset;
+                to.insert(crate::types::ids::PartitionId::from_index(index), reader.told);
+            }
+        }
+        if !to.is_empty() {
+            let sub = self.feeds.at(self.subscription(slot, sub).feed).number;
+            self.send(slot, &ServerFrame::Progress { sub, to });
+        }
+    }
+
+    pub(in crate::delivery) fn subscription(&self, slot: usize, sub: usize) -> &Subscription {
+        self.connections[slot].subscriptions[sub].as_ref().expect("the caller found it")
+    }
+
+    pub(in crate::delivery) fn subscription_mut(
+        &mut self,
+        slot: usize,
+        sub: usize,
+    ) -> &mut Subscription {
+        self.connections[slot].subscriptions[sub].as_mut().expect("the caller found it")
+    }
+
+    pub(in crate::delivery) fn source_of(&self, slot: usize, sub: usize) -> usize {
+        self.feeds.at(self.subscription(slot, sub).feed).source
+    }
+
+    pub(in crate::delivery) fn reference(&self, slot: usize, sub: usize) -> SubRef {
+        let serial = self.subscription(slot, sub).serial;
+        SubRef { connection: self.connections[slot].key(slot), slot: sub as u16, serial }
+    }
+
+    /// Queues those that had met the shard's cursor in some partition.
+    pub(in crate::delivery) fn queue_at_end(&mut self, source: usize) {
+        if self.sources[source].phase == Phase::Waiting {
+            return;
+        }
+        for subscription in std::mem::take(&mut self.sources[source].at_end) {
+            if let Some((slot, sub)) = self.find(subscription) {
+                self.queue(slot, sub);
+            }
+        }
+    }
+
+    fn behind_mut(&mut self, slot: usize, sub: usize) -> Option<&mut Behind> {
+        match &mut self.connections[slot].subscriptions.get_mut(sub)?.as_mut()?.state {
+            State::Behind(behind) => Some(behind),
+            State::Starting(_) | State::Live { .. } => None,
+        }
+    }
+
+    fn reader(&self, slot: usize, sub: usize, partition: usize) -> Option<Reader> {
+        match &self.connections.get(slot)?.subscriptions.get(sub)?.as_ref()?.state {
+            State::Behind(behind) => behind.partitions.get(partition).copied(),
+            State::Starting(_) | State::Live { .. } => None,
+        }
+    }
+
+    fn set_reader(&mut self, slot: usize, sub: usize, partition: usize, reader: Reader) {
+        if let Some(behind) = self.behind_mut(slot, sub) {
+            behind.partitions[partition] = reader;
+        }
+    }
+}
+
+/// Subscriptions served in one turn, so that live records never wait long.
+const SUBSCRIPTIONS_PER_TURN: usize = 64;
+/// Reads of the log for one subscription in one turn.
+const STEPS_PER_TURN: usize = 4;

@@ -1,0 +1,138 @@
+//! One connection: who it is, what it follows, what it has yet to be sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::delivery::outbox::Outbox;
+use crate::delivery::settings::Settings;
+use crate::delivery::subscription::ConnectionKey;
+use crate::delivery::subscription::Subscription;
+use crate::protocol::frame::Encoding;
+use crate::protocol::websocket::read::FrameReader;
+use crate::tenancy::principal::Principal;
+use crate::types::ids::ConnectionId;
+
+/// How a connection begins.
+#[derive(Debug)]
+pub struct Opening {
+    pub encoding: Encoding,
+    /// Who the client is, where the handshake told; otherwise its first frame
+    /// must.
+    pub principal: Option<Arc<Principal>>,
+}
+
+/// One connection of a shard.
+#[derive(Debug)]
+pub(in crate::delivery) struct Connection {
+    pub(in crate::delivery) serial: u32,
+    pub(in crate::delivery) id: ConnectionId,
+    pub(in crate::delivery) encoding: Encoding,
+    pub(in crate::delivery) phase: Phase,
+    pub(in crate::delivery) reader: FrameReader,
+    /// Places stay where they are while anybody knows them by number.
+    pub(in crate::delivery) subscriptions: Vec<Option<Box<Subscription>>>,
+    pub(in crate::delivery) outbox: Outbox,
+    pub(in crate::delivery) mark: Mark,
+    pub(in crate::delivery) pulse: Pulse,
+    pub(in crate::delivery) bucket: Bucket,
+}
+
+/// What a connection is doing.
+#[derive(Debug)]
+pub(in crate::delivery) enum Phase {
+    /// The client has yet to say who it is.
+    Arriving {
+        deadline: Instant,
+    },
+    Open(Box<Open>),
+    /// The Close frame is in the outbox or sent. Nothing else will be.
+    Closing {
+        deadline: Instant,
+        peer: Peer,
+    },
+}
+
+/// A client that is known.
+#[derive(Debug)]
+pub(in crate::delivery) struct Open {
+    pub(in crate::delivery) principal: Arc<Principal>,
+    pub(in crate::delivery) warned: Warned,
+}
+
+/// Whether the client was told that its token runs out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery) enum Warned {
+    No,
+    Yes,
+}
+
+/// Whether the peer has sent its Close frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery) enum Peer {
+    Open,
+    Closed,
+}
+
+/// Whether the edge has yet to be told that there is something to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery) enum Mark {
+    Clean,
+    Dirty,
+}
+
+/// Signs of life.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::delivery) struct Pulse {
+    /// When the peer last sent something or read something.
+    pub(in crate::delivery) alive_at: Instant,
+    /// When a ping was sent that has had no answer.
+    pub(in crate::delivery) pinged_at: Option<Instant>,
+}
+
+impl Connection {
+    /// Returns the key of this connection, which stands at `slot`.
+    pub(in crate::delivery) fn key(&self, slot: usize) -> ConnectionKey {
+        let slot = u32::try_from(slot).expect("bounded by connections_max");
+        ConnectionKey { slot, serial: self.serial }
+    }
+
+    /// Returns who the client is, once it is known and not leaving.
+    pub(in crate::delivery) fn principal(&self) -> Option<&Arc<Principal>> {
+        match &self.phase {
+            Phase::Open(open) => Some(&open.principal),
+            Phase::Arriving { .. } | Phase::Closing { .. } => None,
+        }
+    }
+
+    /// Returns how many more bytes may be put into the outbox now.
+    pub(in crate::delivery) fn room(&self, settings: &Settings) -> usize {
+        settings.unsent_bytes_max.saturating_sub(self.outbox.bytes())
+    }
+}
+
+/// Tokens for frames that a client may send: a token bucket.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::delivery) struct Bucket {
+    tokens: f32,
+    filled_at: Instant,
+}
+
+impl Bucket {
+    pub(in crate::delivery) fn full(settings: &Settings, now: Instant) -> Self {
+        Self { tokens: settings.frames_burst as f32, filled_at: now }
+    }
+
+    /// Takes a token; says whether there was one.
+    pub(in crate::delivery) fn take(&mut self, settings: &Settings, now: Instant) -> bool {
+        let since: Duration = now.saturating_duration_since(self.filled_at);
+        let added = since.as_secs_f32() * settings.frames_per_second as f32;
+        self.tokens = (self.tokens + added).min(settings.frames_burst as f32);
+        self.filled_at = now;
+        let there_was = self.tokens >= 1.0;
+        if there_was {
+            self.tokens -= 1.0;
+        }
+        there_was
+    }
+}

@@ -1,0 +1,177 @@
+//! From a record to the feeds that want it, however many feeds there are.
+//!
+//! What a record costs depends on how many feeds match it and on how many
+//! different lengths of prefixes its tenant asks for; not on how many feeds
+//! exist.
+
+use std::hash::Hash;
+
+use hashbrown::Equivalent;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::types::filter::KeyFilter;
+use crate::types::ids::TenantId;
+use crate::types::record::Owner;
+use crate::types::record::Record;
+
+/// Place of a feed in its shard.
+pub type FeedSlot = usize;
+
+/// Feeds of one place: mostly one, more where channels share a topic.
+type Feeds = SmallVec<[FeedSlot; 1]>;
+
+/// The feeds of one source.
+#[derive(Debug, Default)]
+pub struct Index {
+    all: HashMap<OptionTenant, Feeds>,
+    keys: HashMap<TenantKey, Feeds>,
+    prefixes: HashMap<TenantKey, Feeds>,
+    /// How many prefixes there are of each length.
+    prefix_lengths: HashMap<OptionTenant, Vec<(usize, usize)>>,
+}
+
+/// A tenant; `None` stands for the feeds of a shared source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OptionTenant(Option<TenantId>);
+
+/// A tenant and a key or prefix: two fields, never joined text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TenantKey(Option<TenantId>, bytes::Bytes);
+
+#[derive(Debug, Clone, Copy)]
+struct TenantRef<'a>(Option<&'a str>);
+
+#[derive(Debug, Clone, Copy)]
+struct KeyRef<'a>(Option<&'a str>, &'a [u8]);
+
+impl Hash for OptionTenant {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        TenantRef(self.0.as_ref().map(TenantId::as_str)).hash(state);
+    }
+}
+
+impl Hash for TenantRef<'_> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl Hash for TenantKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        KeyRef(self.0.as_ref().map(TenantId::as_str), &self.1).hash(state);
+    }
+}
+
+impl Hash for KeyRef<'_> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+        self.1.hash(state);
+    }
+}
+
+impl Equivalent<OptionTenant> for TenantRef<'_> {
+    fn equivalent(&self, key: &OptionTenant) -> bool {
+        self.0 == key.0.as_ref().map(TenantId::as_str)
+    }
+}
+
+impl Equivalent<TenantKey> for KeyRef<'_> {
+    fn equivalent(&self, key: &TenantKey) -> bool {
+        self.0 == key.0.as_ref().map(TenantId::as_str) && self.1 == key.1
+    }
+}
+
+impl Index {
+    /// Adds a feed.
+    pub fn insert(&mut self, tenant: Option<&TenantId>, filter: &KeyFilter, feed: FeedSlot) {
+        let tenant = tenant.cloned();
+        match filter {
+            KeyFilter::All => self.all.entry(OptionTenant(tenant)).or_default().push(feed),
+            KeyFilter::Keys(keys) => {
+                for key in keys {
+                    self.keys.entry(TenantKey(tenant.clone(), key.clone())).or_default().push(feed);
+                }
+            }
+            KeyFilter::Prefix(prefix) => {
+                let place = TenantKey(tenant.clone(), prefix.clone());
+                self.prefixes.entry(place).or_default().push(feed);
+                let lengths = self.prefix_lengths.entry(OptionTenant(tenant)).or_default();
+                match lengths.iter_mut().find(|(length, _)| *length == prefix.len()) {
+                    Some((_, count)) => *count += 1,
+                    None => lengths.push((prefix.len(), 1)),
+                }
+            }
+        }
+    }
+
+    /// Takes a feed out again.
+    pub fn remove(&mut self, tenant: Option<&TenantId>, filter: &KeyFilter, feed: FeedSlot) {
+        let tenant = tenant.cloned();
+        match filter {
+            KeyFilter::All => take_out(&mut self.all, &OptionTenant(tenant), feed),
+            KeyFilter::Keys(keys) => {
+                for key in keys {
+                    take_out(&mut self.keys, &TenantKey(tenant.clone(), key.clone()), feed);
+                }
+            }
+            KeyFilter::Prefix(prefix) => {
+                let place = TenantKey(tenant.clone(), prefix.clone());
+                take_out(&mut self.prefixes, &place, feed);
+                let place = OptionTenant(tenant);
+                let lengths = self.prefix_lengths.get_mut(&place).expect("inserted with it");
+                for (length, count) in lengths.iter_mut() {
+                    *count -= usize::from(*length == prefix.len());
+                }
+                lengths.retain(|(_, count)| *count > 0);
+                if lengths.is_empty() {
+                    self.prefix_lengths.remove(&place);
+                }
+            }
+        }
+    }
+
+    /// Calls `found` with each feed that wants `record`, once each.
+    pub fn matches(&self, record: &Record<'_>, mut found: impl FnMut(FeedSlot)) {
+        let tenant = match record.owner {
+            Owner::Shared => None,
+            Owner::Tenant(tenant) => Some(tenant),
+        };
+        if let Some(feeds) = self.all.get(&TenantRef(tenant)) {
+            feeds.iter().copied().for_each(&mut found);
+        }
+        let Some(key) = record.key else { return };
+        if let Some(feeds) = self.keys.get(&KeyRef(tenant, key)) {
+            feeds.iter().copied().for_each(&mut found);
+        }
+        if self.prefix_lengths.is_empty() {
+            return;
+        }
+        let Some(lengths) = self.prefix_lengths.get(&TenantRef(tenant)) else { return };
+        for (length, _) in lengths {
+            if let Some(prefix) = key.get(..*length)
+                && let Some(feeds) = self.prefixes.get(&KeyRef(tenant, prefix))
+            {
+                feeds.iter().copied().for_each(&mut found);
+            }
+        }
+    }
+}
+
+fn take_out<K: Hash + Eq>(places: &mut HashMap<K, Feeds>, place: &K, feed: FeedSlot) {
+    let feeds = places.get_mut(place).expect("a feed is taken out where it was put in");
+    feeds.retain(|known| *known != feed);
+    if feeds.is_empty() {
+        places.remove(place);
+    }
+}
+
+/// Says whether one feed wants `record`: the same rule as [`Index::matches`],
+/// for those who read the log on their own.
+pub fn wants(tenant: Option<&TenantId>, filter: &KeyFilter, record: &Record<'_>) -> bool {
+    let owner = match record.owner {
+        Owner::Shared => None,
+        Owner::Tenant(tenant) => Some(tenant),
+    };
+    owner == tenant.map(TenantId::as_str) && filter.matches(record.key)
+}

@@ -1,0 +1,399 @@
+//! The live path: what arrives is matched once, encoded once for each feed, and
+//! shared by all who follow it.
+
+use crate::delivery::connection::Mark;
+use crate::delivery::feed::LANES;
+use crate::delivery::feed::Pace;
+use crate::delivery::feed::lane;
+use crate::delivery::index::FeedSlot;
+use crate::delivery::shard::Shard;
+use crate::delivery::source::Partition;
+use crate::delivery::subscription::Announced;
+use crate::delivery::subscription::Behind;
+use crate::delivery::subscription::Queued;
+use crate::delivery::subscription::Reader;
+use crate::delivery::subscription::State;
+use crate::delivery::subscription::Waits;
+use crate::log::batch::Batch;
+use crate::log::partition::Cursor;
+use crate::log::partition::Read;
+use crate::protocol::encode::RecordsEncoder;
+use crate::protocol::encode::WireFrame;
+use crate::protocol::encode::encode;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::frame::Gap;
+use crate::protocol::frame::GapReason;
+use crate::protocol::frame::OnGap;
+use crate::protocol::frame::ServerFrame;
+use crate::types::ids::Offset;
+use crate::types::ids::PartitionId;
+use crate::types::ids::Timestamp;
+use crate::types::ids::TopicId;
+use crate::types::limits::RECORDS_FRAME_BYTES;
+use crate::types::limits::RECORDS_FRAME_RECORDS_MAX;
+use crate::types::moment::Moment;
+use crate::types::positions::Positions;
+use crate::types::record::Record;
+
+/// A live subscription that could not take a frame: connection, subscription.
+type Fallen = (usize, usize);
+
+impl Shard {
+    /// Serves what is new in a partition to all live feeds, up to a bound of
+    /// work; what remains is left for the next turn.
+    pub(in crate::delivery) fn advance(&mut self, source: usize, partition: usize, now: Moment) {
+        self.wake_waiting(source, partition);
+        for _ in 0..READS_PER_TURN {
+            let place = &self.sources[source].partitions[partition];
+            let at = place.cursor;
+            match place.log.read(at, END_OF_TIME, READ_BYTES) {
+                Read::AtEnd => return,
+                Read::Batches(batches) => {
+                    for batch in &batches {
+                        self.fan_out(source, partition, batch, now);
+                    }
+                }
+                Read::Missing => self.skip_to_end(source, partition, now),
+                Read::Expired { to } => {
+                    let to = Cursor { offset: to, ..at };
+                    self.lose(source, partition, to, GapReason::Retention, None, now);
+                }
+                Read::Truncated { to } if to.offset == at.offset => {
+                    self.sources[source].partitions[partition].cursor = to;
+                }
+                Read::Truncated { to } => {
+                    self.lose(source, partition, to, GapReason::Truncated, None, now);
+                }
+                Read::Recreated { topic_id, .. } => {
+                    if !self.recreate(source, topic_id, now) {
+                        return;
+                    }
+                }
+            }
+        }
+        self.unfinished.push((source, partition));
+    }
+
+    /// Says whether all partitions of a source speak of this topic already:
+    /// they turn one after the other, and clients are told of all at once.
+    pub(in crate::delivery) fn is_recreated(&self, source: usize, topic_id: TopicId) -> bool {
+        self.sources[source].partitions.iter().all(|place| place.log.topic_id() == topic_id)
+    }
+
+    /// Puts a live subscription on its own cursors, which stand where its feed
+    /// has been told.
+    pub(in crate::delivery) fn fall_behind(&mut self, (slot, sub): Fallen, now: Moment) {
+        let encoding = self.connections[slot].encoding;
+        let subscription = self.connections[slot].subscriptions[sub].as_mut().expect("it is live");
+        let State::Live { follower } = subscription.state else { return };
+        let feed = subscription.feed;
+        let source = &self.sources[self.feeds.at(feed).source];
+        let reader = |(place, told): (&Partition, &Offset)| Reader {
+            cursor: Cursor { offset: *told, ..place.cursor },
+            told: *told,
+            waits: Waits::Nothing,
+        };
+        let told = &self.feeds.at(feed).told;
+        let partitions = source.partitions.iter().zip(told).map(reader).collect();
+        subscription.state = State::Behind(Box::new(Behind {
+            partitions,
+            topic_id: source.topic_id,
+            turn: 0,
+            queued: Queued::No,
+            told_at: now.instant,
+        }));
+        if subscription.announced == Announced::Live {
+            self.counts.fell_behind += 1;
+        }
+        self.behind += 1;
+        self.unfollow_feed(feed, lane(encoding), follower);
+    }
+
+    /// Takes a follower out of its feed; the one that takes its place is told.
+    pub(in crate::delivery) fn unfollow_feed(
+        &mut self,
+        feed: FeedSlot,
+        lane: usize,
+        follower: u32,
+    ) {
+        let followers = &mut self.feeds.at_mut(feed).followers[lane];
+        followers.swap_remove(follower as usize);
+        let Some(moved) = followers.get(follower as usize) else { return };
+        let connection = &mut self.connections[moved.connection as usize];
+        let subscription = connection.subscriptions[usize::from(moved.subscription)].as_mut();
+        subscription.expect("a follower is a subscription").state = State::Live { follower };
+    }
+
+    /// Tells the live followers of a feed that its positions have moved, where
+    /// they have.
+    pub(in crate::delivery) fn tell_progress(&mut self, feed: FeedSlot, now: Moment) {
+        let source = self.feeds.at(feed).source;
+        if self.feeds.at(feed).is_unfollowed() {
+            return;
+        }
+        let places = self.sources[source].partitions.iter().zip(&self.feeds.at(feed).told);
+        let moved: Positions = places
+            .filter(|(place, told)| place.cursor.offset > **told)
+            .map(|(place, _)| (place.log.id(), place.cursor.offset))
+            .collect();
+        if !moved.is_empty() {
+            self.tell_positions(feed, moved, now);
+        }
+    }
+
+    fn tell_positions(&mut self, feed: FeedSlot, to: Positions, now: Moment) {
+        let frame = ServerFrame::Progress { sub: self.feeds.at(feed).number, to: to.clone() };
+        self.tell(feed, &frame, now);
+        let told = &mut self.feeds.at_mut(feed).told;
+        for (partition, offset) in to {
+            told[partition.index()] = offset;
+        }
+    }
+
+    /// Gives a frame to all live followers; who has no room falls behind.
+    fn tell(&mut self, feed: FeedSlot, frame: &ServerFrame, now: Moment) {
+        for (lane, encoding) in LANES.into_iter().enumerate() {
+            if !self.feeds.at(feed).followers[lane].is_empty() {
+                let frame = encode(frame, encoding);
+                self.counts.frames_encoded += 1;
+                self.share(feed, lane, &frame, Load::Words, now);
+            }
+        }
+    }
+
+    fn wake_waiting(&mut self, source: usize, partition: usize) {
+        let place = &mut self.sources[source].partitions[partition];
+        let version = place.log.history_version();
+        if version == place.history_version {
+            return;
+        }
+        place.history_version = version;
+        place.demanded.clear();
+        for waiting in std::mem::take(&mut place.waiting) {
+            self.stop_waiting(waiting, partition);
+        }
+    }
+
+    fn fan_out(&mut self, source: usize, partition: usize, batch: &Batch, now: Moment) {
+        let mut matched = std::mem::take(&mut self.matched);
+        let mut touched = std::mem::take(&mut self.touched);
+        let from = self.sources[source].partitions[partition].cursor.offset;
+        let first = batch.index_at(from);
+        for index in first..batch.len() {
+            let record = batch.record(index);
+            self.sources[source].index.matches(&record, |feed| matched.push(feed));
+            for feed in matched.drain(..) {
+                self.write(feed, partition, &record, &mut touched, now);
+            }
+        }
+        self.counts.records_matched += (batch.len() - first) as u64;
+        let newest = batch.len().checked_sub(1).map(|last| batch.record(last).timestamp);
+        for feed in touched.drain(..) {
+            self.deliver(feed, partition, batch.to(), newest, now);
+        }
+        self.sources[source].partitions[partition].cursor.offset = batch.to();
+        self.matched = matched;
+        self.touched = touched;
+    }
+
+    /// Adds a record to the frames of a feed.
+    fn write(
+        &mut self,
+        slot: FeedSlot,
+        partition: usize,
+        record: &Record<'_>,
+        touched: &mut Vec<FeedSlot>,
+        now: Moment,
+    ) {
+        let feed = self.feeds.at_mut(slot);
+        if feed.is_unfollowed() {
+            return;
+        }
+        if feed.writing.iter().all(Option::is_none) {
+            touched.push(slot);
+        }
+        let (number, from) = (feed.number, feed.told[partition]);
+        let mut full = false;
+        for (lane, encoding) in LANES.into_iter().enumerate() {
+            if feed.followers[lane].is_empty() {
+                continue;
+            }
+            let frame = feed.writing[lane].get_or_insert_with(|| {
+                let partition = PartitionId::from_index(partition);
+                Box::new(RecordsEncoder::start(encoding, number, partition, from))
+            });
+            frame.push(record);
+            full |= frame.bytes() >= RECORDS_FRAME_BYTES
+                || frame.records() >= RECORDS_FRAME_RECORDS_MAX;
+        }
+        if full {
+            self.deliver(slot, partition, record.offset.next(), Some(record.timestamp), now);
+        }
+    }
+
+    /// Ends the frames of a feed at `to` and gives them to all who follow.
+    fn deliver(
+        &mut self,
+        slot: FeedSlot,
+        partition: usize,
+        to: Offset,
+        newest: Option<Timestamp>,
+        now: Moment,
+    ) {
+        for lane in 0..LANES.len() {
+            let Some(frame) = self.feeds.at_mut(slot).writing[lane].take() else { continue };
+            let records = u32::try_from(frame.records()).expect("bounded by the frame's limit");
+            let frame = frame.finish(to);
+            self.counts.frames_encoded += 1;
+            let followers = self.feeds.at(slot).followers[lane].len();
+            if let Some(newest) = newest {
+                let millis = now.wall.as_millis().saturating_sub(newest.as_millis()).max(0);
+                self.counts.latency(millis.cast_unsigned(), followers as u32);
+            }
+            let load = Load::Records { partition: PartitionId::from_index(partition), to, records };
+            self.share(slot, lane, &frame, load, now);
+        }
+        self.feeds.at_mut(slot).told[partition] = to;
+    }
+
+    /// Puts one frame into the outbox of each follower. Who has no room for it
+    /// falls behind, at the place that the feed had been told before.
+    fn share(&mut self, slot: FeedSlot, lane: usize, frame: &WireFrame, load: Load, now: Moment) {
+        let mut fallen: Vec<Fallen> = Vec::new();
+        let bytes = frame.bytes().len();
+        let unsent_bytes_max = self.settings.unsent_bytes_max;
+        let mut pushed = 0_u64;
+        for follower in &self.feeds.at(slot).followers[lane] {
+            let at = follower.connection as usize;
+            let connection = &mut self.connections[at];
+            let unsent = connection.outbox.bytes();
+            if unsent > 0 && unsent + bytes > unsent_bytes_max {
+                fallen.push((at, usize::from(follower.subscription)));
+                continue;
+            }
+            if follower.pace == Pace::Windowed
+                && let Load::Records { partition, to, records } = load
+            {
+                let subscription =
+                    connection.subscriptions[usize::from(follower.subscription)].as_mut();
+                let window = subscription.and_then(|s| s.window.as_mut());
+                let window = window.expect("a windowed follower has a window");
+                if window.room() < records {
+                    fallen.push((at, usize::from(follower.subscription)));
+                    continue;
+                }
+                window.sent(partition, to, records);
+            }
+            connection.outbox.push(frame);
+            if connection.mark == Mark::Clean {
+                connection.mark = Mark::Dirty;
+                self.dirty.push(follower.connection);
+            }
+            pushed += 1;
+        }
+        self.counts.frames += pushed;
+        self.counts.bytes += pushed * bytes as u64;
+        if let Load::Records { records, .. } = load {
+            self.counts.deliveries += pushed * u64::from(records);
+        }
+        for subscription in fallen {
+            self.fall_behind(subscription, now);
+            self.queue_if_room(subscription);
+        }
+    }
+
+    /// Goes on at the end of the log: the shard itself was too slow for the
+    /// tail. Whoever was live reads what lies between on its own.
+    fn skip_to_end(&mut self, source: usize, partition: usize, now: Moment) {
+        for feed in self.feeds.slots_of(source) {
+            for subscription in self.followers_of(feed) {
+                self.fall_behind(subscription, now);
+                self.queue_if_room(subscription);
+            }
+        }
+        let place = &mut self.sources[source].partitions[partition];
+        place.cursor = place.log.end();
+    }
+
+    /// Tells all live followers of a source what is gone, and goes on at `to`.
+    fn lose(
+        &mut self,
+        source: usize,
+        partition: usize,
+        to: Cursor,
+        reason: GapReason,
+        topic_id: Option<TopicId>,
+        now: Moment,
+    ) {
+        let place = &self.sources[source].partitions[partition];
+        let (id, from) = (place.log.id(), place.cursor.offset);
+        for feed in self.feeds.slots_of(source) {
+            if self.feeds.at(feed).is_unfollowed() {
+                continue;
+            }
+            if self.feeds.at(feed).told[partition] < from {
+                self.tell_positions(feed, Positions::from([(id, from)]), now);
+            }
+            let sub = self.feeds.at(feed).number;
+            let to = to.offset;
+            let gap = Gap { sub, partition: id, from, to, reason, topic_id };
+            self.tell(feed, &ServerFrame::Gap(gap), now);
+            self.counts.gap(reason);
+            self.feeds.at_mut(feed).told[partition] = to;
+            for (slot, sub) in self.followers_of(feed) {
+                self.after_live_gap(slot, sub, id);
+            }
+        }
+        self.sources[source].partitions[partition].cursor = to;
+    }
+
+    fn after_live_gap(&mut self, slot: usize, sub: usize, partition: PartitionId) {
+        let subscription = self.connections[slot].subscriptions[sub].as_mut().expect("it is live");
+        if let Some(window) = &mut subscription.window {
+            window.forget(partition);
+        }
+        if subscription.on_gap == OnGap::Stop {
+            let message = "wanted offsets are gone and on_gap is stop: subscribe again";
+            self.end_with_error(slot, sub, ErrorCode::Gap, message.to_owned());
+        }
+    }
+
+    /// Tells all live followers that the topic was made again, once all of its
+    /// partitions were; says whether they were.
+    fn recreate(&mut self, source: usize, topic_id: TopicId, now: Moment) -> bool {
+        if !self.is_recreated(source, topic_id) {
+            self.upkeep.look_again(source);
+            return false;
+        }
+        for partition in 0..self.sources[source].partitions.len() {
+            let place = &self.sources[source].partitions[partition];
+            if let Read::Recreated { to, .. } = place.log.read(place.cursor, END_OF_TIME, 1) {
+                let reason = GapReason::TopicRecreated;
+                self.lose(source, partition, to, reason, Some(topic_id), now);
+            }
+        }
+        self.sources[source].topic_id = topic_id;
+        true
+    }
+
+    fn followers_of(&self, feed: FeedSlot) -> Vec<Fallen> {
+        let followers = self.feeds.at(feed).followers.iter().flatten();
+        followers
+            .map(|follower| (follower.connection as usize, usize::from(follower.subscription)))
+            .collect()
+    }
+}
+
+/// What a frame carries, for those who count.
+#[derive(Debug, Clone, Copy)]
+enum Load {
+    Words,
+    Records { partition: PartitionId, to: Offset, records: u32 },
+}
+
+/// Reads of the log in one turn, so that a flood leaves room for others.
+const READS_PER_TURN: usize = 4;
+/// Bytes of one read of the log.
+const READ_BYTES: u64 = 1 << 20;
+/// Above any offset that Kafka gives.
+pub(in crate::delivery) const END_OF_TIME: Offset = Offset::MAX;

@@ -1,0 +1,347 @@
+//! The state of one worker thread and its doors.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use crate::delivery::connection::Bucket;
+use crate::delivery::connection::Connection;
+use crate::delivery::connection::Mark;
+use crate::delivery::connection::Opening;
+use crate::delivery::connection::Peer;
+use crate::delivery::connection::Phase;
+use crate::delivery::connection::Pulse;
+use crate::delivery::counts::Counts;
+use crate::delivery::counts::Standing;
+use crate::delivery::feed::Feeds;
+use crate::delivery::index::FeedSlot;
+use crate::delivery::outbox::Outbox;
+use crate::delivery::settings::Settings;
+use crate::delivery::source::Source;
+use crate::delivery::subscription::ConnectionKey;
+use crate::delivery::subscription::SubRef;
+use crate::delivery::upkeep::Upkeep;
+use crate::protocol::close_code::CloseCode;
+use crate::protocol::encode::WireFrame;
+use crate::protocol::encode::encode;
+use crate::protocol::frame::ServerFrame;
+use crate::protocol::websocket::read::FrameReader;
+use crate::protocol::websocket::write::close_frame;
+use crate::registry::directory::Directory;
+use crate::registry::message::Command;
+use crate::registry::message::Ticket;
+use crate::tenancy::channel::Channels;
+use crate::tenancy::verify::Verify;
+use crate::types::ids::ConnectionId;
+use crate::types::ids::ShardId;
+use crate::types::ids::SourceId;
+use crate::types::limits::CLIENT_FRAME_UNAUTHENTICATED_BYTES_MAX;
+use crate::types::moment::Moment;
+
+/// One worker thread's share of the connections, and its reader of the log.
+#[derive(Debug)]
+pub struct Shard {
+    pub(in crate::delivery) id: ShardId,
+    pub(in crate::delivery) settings: Settings,
+    pub(in crate::delivery) directory: Arc<Directory>,
+    pub(in crate::delivery) channels: Arc<Channels>,
+    pub(in crate::delivery) verifier: Arc<dyn Verify>,
+    pub(in crate::delivery) connections: Slab<Connection>,
+    pub(in crate::delivery) sources: Slab<Source>,
+    pub(in crate::delivery) source_slots: HashMap<SourceId, usize>,
+    pub(in crate::delivery) feeds: Feeds,
+    pub(in crate::delivery) tickets: HashMap<Ticket, SubRef>,
+    pub(in crate::delivery) next_ticket: u64,
+    /// Subscriptions that are behind and can read on; each stands here once.
+    pub(in crate::delivery) runnable: VecDeque<SubRef>,
+    /// Partitions in which more is to be read than one turn allowed.
+    pub(in crate::delivery) unfinished: Vec<(usize, usize)>,
+    /// Starts that are being found, in the order of their deadlines.
+    pub(in crate::delivery) starting: VecDeque<(Instant, SubRef)>,
+    /// Scratch of the live path, kept for its capacity.
+    pub(in crate::delivery) matched: Vec<FeedSlot>,
+    pub(in crate::delivery) touched: Vec<FeedSlot>,
+    pub(in crate::delivery) outputs: VecDeque<Output>,
+    /// Connections with something new to write; each stands here once.
+    pub(in crate::delivery) dirty: Vec<u32>,
+    pub(in crate::delivery) upkeep: Upkeep,
+    pub(in crate::delivery) counts: Counts,
+    pub(in crate::delivery) subscriptions: usize,
+    pub(in crate::delivery) behind: usize,
+    pub(in crate::delivery) rng: fastrand::Rng,
+    next_serial: u32,
+    next_connection: u64,
+}
+
+/// What the edge is to do.
+#[derive(Debug)]
+pub enum Output {
+    /// There is something to write: try at once; what is left waits until the
+    /// socket takes more.
+    Write(ConnectionKey),
+    /// Send this to the intake.
+    Command(Command),
+    /// All is said and sent: end the connection in order.
+    Finish(ConnectionKey),
+    /// End the connection at once; what is unsent is lost to this peer.
+    Abort(ConnectionKey),
+}
+
+impl Shard {
+    /// Returns a shard without connections. Equal seeds make equal choices.
+    pub fn new(
+        id: ShardId,
+        settings: Settings,
+        directory: Arc<Directory>,
+        channels: Arc<Channels>,
+        verifier: Arc<dyn Verify>,
+        seed: u64,
+    ) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let next_connection = rng.u64(..) >> 11;
+        Self {
+            id,
+            settings,
+            directory,
+            channels,
+            verifier,
+            connections: Slab::new(),
+            sources: Slab::new(),
+            source_slots: HashMap::new(),
+            feeds: Feeds::default(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            runnable: VecDeque::new(),
+            unfinished: Vec::new(),
+            starting: VecDeque::new(),
+            matched: Vec::new(),
+            touched: Vec::new(),
+            outputs: VecDeque::new(),
+            dirty: Vec::new(),
+            upkeep: Upkeep::default(),
+            counts: Counts::default(),
+            subscriptions: 0,
+            behind: 0,
+            rng,
+            next_serial: 0,
+            next_connection,
+        }
+    }
+
+    /// Says whether one more connection may be opened.
+    pub fn has_room(&self) -> bool {
+        self.connections.len() < self.settings.connections_max && !self.upkeep.is_draining()
+    }
+
+    /// Takes a connection whose handshake is done; `None` when there is no room.
+    pub fn handle_open(&mut self, opening: Opening, now: Moment) -> Option<ConnectionKey> {
+        if !self.has_room() {
+            return None;
+        }
+        let serial = self.serial();
+        // A number from a random begin tells nobody how many others there are.
+        let id = ConnectionId::new(self.next_connection);
+        self.next_connection = self.rng.u64(..) >> 11;
+        let deadline = now.instant + self.settings.authentication_timeout;
+        let slot = self.connections.insert(Connection {
+            serial,
+            id,
+            encoding: opening.encoding,
+            phase: Phase::Arriving { deadline },
+            reader: FrameReader::new(CLIENT_FRAME_UNAUTHENTICATED_BYTES_MAX),
+            subscriptions: Vec::new(),
+            outbox: Outbox::default(),
+            mark: Mark::Clean,
+            pulse: Pulse { alive_at: now.instant, pinged_at: None },
+            bucket: Bucket::full(&self.settings, now.instant),
+        });
+        if let Some(principal) = opening.principal {
+            self.welcome(slot, principal);
+        }
+        Some(self.connections[slot].key(slot))
+    }
+
+    /// Takes bytes that the peer sent; they are unmasked where they stand.
+    pub fn handle_bytes(&mut self, connection: ConnectionKey, bytes: &mut [u8], now: Moment) {
+        if let Some(slot) = self.slot(connection) {
+            self.read_frames(slot, bytes, now);
+        }
+    }
+
+    /// Takes off what was written to the socket.
+    pub fn handle_written(&mut self, connection: ConnectionKey, bytes: usize, now: Moment) {
+        let Some(slot) = self.slot(connection) else { return };
+        let connection = &mut self.connections[slot];
+        connection.outbox.sent(bytes);
+        if bytes > 0 {
+            connection.pulse.alive_at = now.instant;
+        }
+        if connection.outbox.bytes() * 2 <= self.settings.unsent_bytes_max {
+            self.queue_behind(slot);
+        }
+        self.finish_if_done(slot);
+    }
+
+    /// Takes the news that the socket is gone.
+    pub fn handle_closed(&mut self, connection: ConnectionKey) {
+        let Some(slot) = self.slot(connection) else { return };
+        if !matches!(self.connections[slot].phase, Phase::Closing { .. }) {
+            self.counts.close(CloseCode::Normal);
+        }
+        self.end_subscriptions(slot);
+        self.connections.remove(slot);
+        if self.connections.is_empty() {
+            self.dirty = Vec::new();
+        }
+    }
+
+    /// Says whether another turn of [`Shard::handle_turn`] is due at once.
+    pub fn has_work(&self) -> bool {
+        !self.runnable.is_empty() || !self.unfinished.is_empty()
+    }
+
+    /// Returns the next thing to do; call until `None`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        while let Some(slot) = self.dirty.pop() {
+            let slot = slot as usize;
+            if let Some(connection) = self.connections.get_mut(slot)
+                && connection.mark == Mark::Dirty
+            {
+                connection.mark = Mark::Clean;
+                return Some(Output::Write(connection.key(slot)));
+            }
+        }
+        None
+    }
+
+    /// Returns what a connection has yet to be sent.
+    pub fn outbox(&self, connection: ConnectionKey) -> Option<&Outbox> {
+        self.slot(connection).map(|slot| &self.connections[slot].outbox)
+    }
+
+    /// Returns when [`Shard::handle_timeout`] must be called at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.upkeep.next_deadline()
+    }
+
+    /// Returns how many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Returns what was counted since the last call, and what is there now.
+    pub fn take_counts(&mut self) -> Counts {
+        let mut counts = std::mem::take(&mut self.counts);
+        let unsent = self.connections.iter().map(|(_, c)| c.outbox.bytes() as u64).sum();
+        counts.now = Standing {
+            connections: self.connections.len(),
+            subscriptions: self.subscriptions,
+            behind: self.behind,
+            feeds: self.feeds.len(),
+            unsent_bytes: unsent,
+        };
+        counts
+    }
+
+    /// Puts a frame into a connection's outbox, unless it is closing.
+    pub(in crate::delivery) fn send(&mut self, slot: usize, frame: &ServerFrame) {
+        let connection = &self.connections[slot];
+        if matches!(connection.phase, Phase::Closing { .. }) {
+            return;
+        }
+        let frame = encode(frame, connection.encoding);
+        self.counts.frames_encoded += 1;
+        self.push(slot, &frame);
+    }
+
+    /// Puts encoded bytes into a connection's outbox.
+    pub(in crate::delivery) fn push(&mut self, slot: usize, frame: &WireFrame) {
+        let connection = &mut self.connections[slot];
+        connection.outbox.push(frame);
+        self.counts.frames += 1;
+        self.counts.bytes += frame.bytes().len() as u64;
+        if connection.mark == Mark::Clean {
+            connection.mark = Mark::Dirty;
+            self.dirty.push(slot as u32);
+        }
+    }
+
+    /// Says goodbye: ends all subscriptions, sends `closing` and a Close frame.
+    pub(in crate::delivery) fn close(
+        &mut self,
+        slot: usize,
+        code: CloseCode,
+        retry_after: Option<std::time::Duration>,
+        now: Instant,
+    ) {
+        if matches!(self.connections[slot].phase, Phase::Closing { .. }) {
+            return;
+        }
+        self.counts.close(code);
+        self.end_subscriptions(slot);
+        self.send(slot, &ServerFrame::Closing { code, retry_after });
+        self.say_close(slot, code, Peer::Open, now);
+    }
+
+    /// Sends the Close frame; afterwards nothing else is sent.
+    pub(in crate::delivery) fn say_close(
+        &mut self,
+        slot: usize,
+        code: CloseCode,
+        peer: Peer,
+        now: Instant,
+    ) {
+        self.push(slot, &close_frame(code));
+        let deadline = now + self.settings.close_timeout;
+        self.connections[slot].phase = Phase::Closing { deadline, peer };
+    }
+
+    /// Gives a connection up without a word, for its peer does not read.
+    pub(in crate::delivery) fn abort(&mut self, slot: usize, code: CloseCode) {
+        self.counts.close(code);
+        let key = self.connections[slot].key(slot);
+        self.outputs.push_back(Output::Abort(key));
+        self.remove(slot);
+    }
+
+    /// Ends a closing connection once everything is sent and answered.
+    pub(in crate::delivery) fn finish_if_done(&mut self, slot: usize) {
+        let connection = &self.connections[slot];
+        let done = matches!(connection.phase, Phase::Closing { peer: Peer::Closed, .. });
+        if done && connection.outbox.is_empty() {
+            self.finish(slot);
+        }
+    }
+
+    pub(in crate::delivery) fn finish(&mut self, slot: usize) {
+        let key = self.connections[slot].key(slot);
+        self.outputs.push_back(Output::Finish(key));
+        self.remove(slot);
+    }
+
+    fn remove(&mut self, slot: usize) {
+        self.end_subscriptions(slot);
+        self.connections.remove(slot);
+    }
+
+    /// Returns the place of a connection that is still there.
+    pub(in crate::delivery) fn slot(&self, key: ConnectionKey) -> Option<usize> {
+        let slot = key.slot as usize;
+        self.connections.get(slot).filter(|c| c.serial == key.serial).map(|_| slot)
+    }
+
+    pub(in crate::delivery) fn serial(&mut self) -> u32 {
+        self.next_serial = self.next_serial.wrapping_add(1);
+        self.next_serial
+    }
+
+    pub(in crate::delivery) fn command(&mut self, command: Command) {
+        self.outputs.push_back(Output::Command(command));
+    }
+}

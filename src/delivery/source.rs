@@ -1,0 +1,72 @@
+//! One source as a shard reads it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::delivery::index::Index;
+use crate::delivery::subscription::SubRef;
+use crate::log::partition::Cursor;
+use crate::log::partition::SharedPartition;
+use crate::types::ids::Offset;
+use crate::types::ids::SourceId;
+use crate::types::ids::TopicId;
+
+/// A source that some connection of the shard follows.
+#[derive(Debug)]
+pub struct Source {
+    pub(in crate::delivery) id: SourceId,
+    pub(in crate::delivery) phase: Phase,
+    /// The topic that live followers have been told of.
+    pub(in crate::delivery) topic_id: TopicId,
+    pub(in crate::delivery) partitions: Vec<Partition>,
+    pub(in crate::delivery) index: Index,
+    /// Feeds of the source; with the last, the shard stops following it.
+    pub(in crate::delivery) feeds: usize,
+    /// Subscriptions that wait for the source to be read.
+    pub(in crate::delivery) starting: Vec<SubRef>,
+    /// Subscriptions that are behind elsewhere and have met the shard's cursor
+    /// in some partition: they look again at the next tick.
+    pub(in crate::delivery) at_end: BTreeSet<SubRef>,
+}
+
+/// Whether a source's partitions are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery) enum Phase {
+    Waiting,
+    Reading,
+}
+
+/// One partition as a shard reads it.
+#[derive(Debug)]
+pub(in crate::delivery) struct Partition {
+    pub(in crate::delivery) log: Arc<SharedPartition>,
+    /// Up to where all live feeds have been served.
+    pub(in crate::delivery) cursor: Cursor,
+    /// Subscriptions that wait for history.
+    pub(in crate::delivery) waiting: Vec<SubRef>,
+    /// Offsets that have been demanded since history last changed.
+    pub(in crate::delivery) demanded: BTreeSet<Offset>,
+    pub(in crate::delivery) history_version: u64,
+}
+
+impl Partition {
+    pub(in crate::delivery) fn new(log: Arc<SharedPartition>, cursor: Cursor) -> Self {
+        let history_version = log.history_version();
+        Self { log, cursor, waiting: Vec::new(), demanded: BTreeSet::new(), history_version }
+    }
+}
+
+impl Source {
+    pub(in crate::delivery) fn new(id: SourceId) -> Self {
+        Self {
+            id,
+            phase: Phase::Waiting,
+            topic_id: TopicId::UNKNOWN,
+            partitions: Vec::new(),
+            index: Index::default(),
+            feeds: 0,
+            starting: Vec::new(),
+            at_end: BTreeSet::new(),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! How a subscription starts: its source is followed, its start is found, and
+//! then it is behind.
+
+use std::sync::Arc;
+
+use crate::delivery::shard::Shard;
+use crate::delivery::source::Partition;
+use crate::delivery::source::Phase;
+use crate::delivery::subscription::Behind;
+use crate::delivery::subscription::Queued;
+use crate::delivery::subscription::Reader;
+use crate::delivery::subscription::State;
+use crate::delivery::subscription::SubRef;
+use crate::delivery::subscription::Waits;
+use crate::log::partition::Cursor;
+use crate::log::partition::SharedPartition;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::frame::Gap;
+use crate::protocol::frame::GapReason;
+use crate::protocol::frame::OnGap;
+use crate::protocol::frame::ServerFrame;
+use crate::protocol::frame::StartAt;
+use crate::registry::message::Bounds;
+use crate::registry::message::Command;
+use crate::registry::message::Event;
+use crate::registry::message::Lookup;
+use crate::registry::message::SourceFailure;
+use crate::registry::message::Ticket;
+use crate::resume::start::Known;
+use crate::resume::start::Plan;
+use crate::resume::start::plan;
+use crate::types::ids::ChannelName;
+use crate::types::ids::Offset;
+use crate::types::ids::PartitionId;
+use crate::types::ids::SourceId;
+use crate::types::ids::Timestamp;
+use crate::types::ids::TopicId;
+use crate::types::moment::Moment;
+
+impl Shard {
+    /// Takes what the intake says.
+    pub fn handle_event(&mut self, event: Event, now: Moment) {
+        match event {
+            Event::Ready { source, partitions } => self.source_ready(source, partitions, now),
+            Event::Failed { source, failure } => self.source_failed(source, &failure),
+            Event::PartitionsAdded { source, partitions } => {
+                self.partitions_added(source, &partitions, now);
+            }
+            Event::Resolved { ticket, result } => self.resolved(ticket, result, now),
+            Event::Advanced { source, partition } => {
+                let Some(slot) = self.source_slots.get(&source).copied() else { return };
+                if partition.index() < self.sources[slot].partitions.len() {
+                    self.advance(slot, partition.index(), now);
+                }
+            }
+        }
+    }
+
+    /// Begins to find where a subscription starts.
+    pub(in crate::delivery) fn find_start(&mut self, slot: usize, sub: usize, now: Moment) {
+        let reference = self.reference(slot, sub);
+        let source = self.source_of(slot, sub);
+        let State::Starting(from) = &self.subscription(slot, sub).state else { return };
+        if self.sources[source].phase == Phase::Waiting {
+            return self.sources[source].starting.push(reference);
+        }
+        let lookup = match &**from {
+            StartAt::Latest => return self.begin(slot, sub, &[], now),
+            StartAt::Earliest | StartAt::Place(_) => Lookup::Bounds,
+            StartAt::Timestamp(at) => Lookup::Timestamp(*at),
+            StartAt::Ago(span) => Lookup::Timestamp(whole_second(now.wall_before(*span))),
+        };
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, reference);
+        let (shard, source) = (self.id, self.sources[source].id);
+        self.command(Command::Resolve { shard, ticket, source, lookup });
+    }
+
+    /// Gives up starts that took too long.
+    pub(in crate::delivery) fn expire_starts(&mut self, now: Moment) {
+        while let Some(&(deadline, subscription)) = self.starting.front() {
+            if deadline > now.instant {
+                break;
+            }
+            self.starting.pop_front();
+            let Some((slot, sub)) = self.find(subscription) else { continue };
+            if matches!(self.subscription(slot, sub).state, State::Starting(_)) {
+                let message = "kafka did not say in time where to start: try again".to_owned();
+                self.end_with_error(slot, sub, ErrorCode::Unavailable, message);
+            }
+        }
+        if self.starting.is_empty() {
+            self.tickets.retain(|_, _| false);
+        }
+    }
+
+    fn source_ready(
+        &mut self,
+        source: SourceId,
+        partitions: Vec<Arc<SharedPartition>>,
+        now: Moment,
+    ) {
+        let Some(slot) = self.source_slots.get(&source).copied() else { return };
+        if self.sources[slot].phase == Phase::Reading {
+            return;
+        }
+        let topic_id = partitions.first().map_or(TopicId::UNKNOWN, |log| log.topic_id());
+        let source = &mut self.sources[slot];
+        source.phase = Phase::Reading;
+        source.topic_id = topic_id;
+        source.partitions = partitions
+            .into_iter()
+            .map(|log| {
+                let end = log.end();
+                Partition::new(log, end)
+            })
+            .collect();
+        for subscription in std::mem::take(&mut source.starting) {
+            if let Some((slot, sub)) = self.find(subscription) {
+                self.find_start(slot, sub, now);
+            }
+        }
+    }
+
+    fn source_failed(&mut self, source: SourceId, failure: &SourceFailure) {
+        let Some(slot) = self.source_slots.get(&source).copied() else { return };
+        for subscription in std::mem::take(&mut self.sources[slot].starting) {
+            if let Some((slot, sub)) = self.find(subscription) {
+                // The topic's name is the operator's business: it stands in the
+                // logs and in readiness, not in what a tenant is told.
+                let message = match failure {
+                    SourceFailure::Unreachable { .. } => "kafka can't be reached: try again",
+                    _ => "the channel can't be read now: the operator's readiness page says why",
+                };
+                self.end_with_error(slot, sub, ErrorCode::SourceUnavailable, message.to_owned());
+            }
+        }
+    }
+
+    /// Begins partitions that were added: everybody reads them from zero.
+    fn partitions_added(&mut self, source: SourceId, added: &[Arc<SharedPartition>], now: Moment) {
+        let Some(slot) = self.source_slots.get(&source).copied() else { return };
+        if self.sources[slot].phase == Phase::Waiting {
+            return;
+        }
+        for log in added {
+            if log.id().index() != self.sources[slot].partitions.len() {
+                continue;
+            }
+            let cursor = Cursor { offset: Offset::ZERO, ..log.end() };
+            self.sources[slot].partitions.push(Partition::new(Arc::clone(log), cursor));
+            let followed = self.feeds.slots_of(slot);
+            for feed in followed {
+                let feed = self.feeds.at_mut(feed);
+                if !feed.is_unfollowed() {
+                    feed.told.push(Offset::ZERO);
+                }
+            }
+            self.extend_behind(slot, cursor);
+        }
+        for log in added {
+            self.advance(slot, log.id().index(), now);
+        }
+    }
+
+    fn extend_behind(&mut self, source: usize, cursor: Cursor) {
+        let count = self.sources[source].partitions.len();
+        let reader = Reader { cursor, told: Offset::ZERO, waits: Waits::Nothing };
+        let mut extended = Vec::new();
+        for (slot, connection) in &mut self.connections {
+            for (sub, subscription) in connection.subscriptions.iter_mut().enumerate() {
+                let Some(subscription) = subscription else { continue };
+                if self.feeds.at(subscription.feed).source == source
+                    && let State::Behind(behind) = &mut subscription.state
+                    && behind.partitions.len() + 1 == count
+                {
+                    behind.partitions.push(reader);
+                    extended.push((slot, sub));
+                }
+            }
+        }
+        for (slot, sub) in extended {
+            self.queue(slot, sub);
+        }
+    }
+
+    fn resolved(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Vec<Bounds>, SourceFailure>,
+        now: Moment,
+    ) {
+        let Some(subscription) = self.tickets.remove(&ticket) else { return };
+        let Some((slot, sub)) = self.find(subscription) else { return };
+        match result {
+            Ok(bounds) => self.begin(slot, sub, &bounds, now),
+            Err(_) => {
+                let message = "kafka did not say where to start: try again".to_owned();
+                self.end_with_error(slot, sub, ErrorCode::Unavailable, message);
+            }
+        }
+    }
+
+    /// Puts a subscription at its start and says so.
+    fn begin(&mut self, slot: usize, sub: usize, bounds: &[Bounds], now: Moment) {
+        let source = self.source_of(slot, sub);
+        let State::Starting(from) = &self.subscription(slot, sub).state else { return };
+        let places = &self.sources[source].partitions;
+        let live: Vec<Offset> = places.iter().map(|place| place.cursor.offset).collect();
+        let ends: Vec<Cursor> = places.iter().map(|place| place.log.end()).collect();
+        let topic_id = places.first().map_or(TopicId::UNKNOWN, |place| place.log.topic_id());
+        let known = Known { topic_id, live: &live, bounds };
+        let plan = match plan(from, &known) {
+            Ok(plan) => plan,
+            Err(error) => {
+                let code = ErrorCode::UnknownPartition;
+                return self.end_with_error(slot, sub, code, error.to_string());
+            }
+        };
+        let readers = plan.starts.iter().zip(places).zip(&ends).map(|((start, place), end)| {
+            // What is live is of the shard's generation; what was looked up is
+            // of the log's.
+            let generation = match **from {
+                StartAt::Latest => place.cursor.generation,
+                _ => end.generation,
+            };
+            let cursor = Cursor { generation, offset: start.position };
+            Reader { cursor, told: start.position, waits: Waits::Nothing }
+        });
+        let behind = Behind {
+            partitions: readers.collect(),
+            topic_id,
+            turn: 0,
+            queued: Queued::No,
+            told_at: now.instant,
+        };
+        self.subscription_mut(slot, sub).state = State::Behind(Box::new(behind));
+        self.behind += 1;
+        self.announce(slot, sub, &plan);
+        if self.tell_lost(slot, sub, &plan, topic_id) {
+            self.queue(slot, sub);
+        }
+    }
+
+    fn announce(&mut self, slot: usize, sub: usize, plan: &Plan) {
+        let subscription = self.subscription(slot, sub);
+        let feed = self.feeds.at(subscription.feed);
+        let places = plan.starts.iter().enumerate();
+        let frame = ServerFrame::Subscribed {
+            id: subscription.request,
+            sub: feed.number,
+            channel: ChannelName::clone(&feed.key.channel),
+            topic_id: plan.topic_id,
+            positions: places.map(|(p, s)| (PartitionId::from_index(p), s.position)).collect(),
+        };
+        self.send(slot, &frame);
+    }
+
+    /// Tells what the start has lost; says whether the subscription goes on.
+    fn tell_lost(&mut self, slot: usize, sub: usize, plan: &Plan, topic_id: TopicId) -> bool {
+        let number = self.feeds.at(self.subscription(slot, sub).feed).number;
+        let mut gaps = Vec::new();
+        for (index, start) in plan.starts.iter().enumerate() {
+            let Some(lost) = start.lost else { continue };
+            let recreated = lost.reason == GapReason::TopicRecreated;
+            gaps.push(Gap {
+                sub: number,
+                partition: PartitionId::from_index(index),
+                from: start.position,
+                to: lost.to,
+                reason: lost.reason,
+                topic_id: recreated.then_some(topic_id),
+            });
+            let State::Behind(behind) = &mut self.subscription_mut(slot, sub).state else { break };
+            behind.partitions[index].cursor.offset = lost.to;
+            behind.partitions[index].told = lost.to;
+        }
+        gaps.extend(plan.vanished.iter().map(|(partition, from)| Gap {
+            sub: number,
+            partition: *partition,
+            from: *from,
+            to: Offset::ZERO,
+            reason: GapReason::TopicRecreated,
+            topic_id: Some(topic_id),
+        }));
+        let any = !gaps.is_empty();
+        for gap in gaps {
+            self.counts.gap(gap.reason);
+            self.send(slot, &ServerFrame::Gap(gap));
+        }
+        if any && self.subscription(slot, sub).on_gap == OnGap::Stop {
+            let message = "wanted offsets are gone and on_gap is stop: subscribe again";
+            self.end_with_error(slot, sub, ErrorCode::Gap, message.to_owned());
+            return false;
+        }
+        true
+    }
+
+    /// Remembers when a start has to be found.
+    pub(in crate::delivery) fn watch_start(&mut self, subscription: SubRef, now: Moment) {
+        self.starting.push_back((now.instant + self.settings.start_timeout, subscription));
+    }
+}
+
+/// Rounds down to a whole second, so that many who ask for "15 minutes ago" at
+/// about the same time ask Kafka the same.
+fn whole_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_millis(at.as_millis().div_euclid(1_000) * 1_000)
+}

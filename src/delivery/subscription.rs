@@ -1,0 +1,174 @@
+//! One subscription of one connection.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use crate::delivery::index::FeedSlot;
+use crate::log::partition::Cursor;
+use crate::protocol::frame::OnGap;
+use crate::protocol::frame::StartAt;
+use crate::types::ids::Offset;
+use crate::types::ids::PartitionId;
+use crate::types::ids::RequestId;
+use crate::types::ids::TopicId;
+use crate::types::positions::Positions;
+
+/// A connection of a shard. A place that is used again gets another serial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionKey {
+    pub(in crate::delivery) slot: u32,
+    pub(in crate::delivery) serial: u32,
+}
+
+/// A subscription of a shard, also after it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubRef {
+    pub(in crate::delivery) connection: ConnectionKey,
+    pub(in crate::delivery) slot: u16,
+    pub(in crate::delivery) serial: u32,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    pub(in crate::delivery) serial: u32,
+    pub(in crate::delivery) request: RequestId,
+    pub(in crate::delivery) feed: FeedSlot,
+    pub(in crate::delivery) on_gap: OnGap,
+    pub(in crate::delivery) announced: Announced,
+    pub(in crate::delivery) window: Option<Box<Window>>,
+    pub(in crate::delivery) state: State,
+}
+
+/// Whether the client was told that it has caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery) enum Announced {
+    NotYet,
+    Live,
+}
+
+/// What a subscription is doing now.
+#[derive(Debug)]
+pub(in crate::delivery) enum State {
+    /// Its start is being found.
+    Starting(Box<StartAt>),
+    /// It reads the log at its own cursors.
+    Behind(Box<Behind>),
+    /// It gets what its feed gets; `follower` is its place among the feed's.
+    Live { follower: u32 },
+}
+
+/// The cursors of a subscription that does not go along with its feed.
+#[derive(Debug)]
+pub(in crate::delivery) struct Behind {
+    pub(in crate::delivery) partitions: Vec<Reader>,
+    /// The topic that the client believes to read.
+    pub(in crate::delivery) topic_id: TopicId,
+    /// The partition that is read first in the next turn.
+    pub(in crate::delivery) turn: usize,
+    pub(in crate::delivery) queued: Queued,
+    /// When the client was last told how far the cursors have come.
+    pub(in crate::delivery) told_at: Instant,
+}
+
+/// Whether a subscription stands in the queue of those that can read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery) enum Queued {
+    No,
+    Yes,
+}
+
+/// One partition of a subscription that is behind.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::delivery) struct Reader {
+    /// The next offset to look at.
+    pub(in crate::delivery) cursor: Cursor,
+    /// The client's position: at or below the cursor, for the client need not
+    /// be told at once of records that it does not want.
+    pub(in crate::delivery) told: Offset,
+    pub(in crate::delivery) waits: Waits,
+}
+
+/// What a reader waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery) enum Waits {
+    Nothing,
+    /// Stands among those that wait for history of the partition.
+    History,
+}
+
+/// What may be unacknowledged, and what is.
+#[derive(Debug)]
+pub(in crate::delivery) struct Window {
+    records_max: NonZeroU32,
+    unacknowledged: u32,
+    /// Frames sent and not acknowledged, in order; at most one a record.
+    frames: VecDeque<(PartitionId, Offset, u32)>,
+}
+
+impl Window {
+    pub(in crate::delivery) fn new(records_max: NonZeroU32) -> Self {
+        Self { records_max, unacknowledged: 0, frames: VecDeque::new() }
+    }
+
+    /// Returns how many more records may be sent.
+    pub(in crate::delivery) fn room(&self) -> u32 {
+        self.records_max.get().saturating_sub(self.unacknowledged)
+    }
+
+    /// Notes a frame of so many records that ends at `to`.
+    pub(in crate::delivery) fn sent(&mut self, partition: PartitionId, to: Offset, records: u32) {
+        self.unacknowledged += records;
+        self.frames.push_back((partition, to, records));
+    }
+
+    /// Notes that the client has dealt with all below these positions.
+    pub(in crate::delivery) fn acknowledge(&mut self, positions: &Positions) {
+        let unacknowledged = &mut self.unacknowledged;
+        self.frames.retain(|(partition, to, records)| {
+            let done = positions.get(partition).is_some_and(|position| position >= to);
+            if done {
+                *unacknowledged -= records;
+            }
+            !done
+        });
+    }
+
+    /// Forgets frames whose offsets mean something else now.
+    pub(in crate::delivery) fn forget(&mut self, partition: PartitionId) {
+        let unacknowledged = &mut self.unacknowledged;
+        self.frames.retain(|(of, _, records)| {
+            if *of == partition {
+                *unacknowledged -= records;
+            }
+            *of != partition
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(partition: usize, offset: i64) -> (PartitionId, Offset) {
+        let offset = Offset::from_kafka(offset).expect("not negative");
+        (PartitionId::from_index(partition), offset)
+    }
+
+    #[test]
+    fn a_frame_is_acknowledged_when_its_end_is() {
+        let mut window = Window::new(NonZeroU32::new(10).expect("not zero"));
+        let (p, to) = at(0, 5);
+        window.sent(p, to, 4);
+        let (q, to) = at(1, 9);
+        window.sent(q, to, 6);
+        assert_eq!(window.room(), 0);
+        window.acknowledge(&Positions::from([at(0, 4)]));
+        assert_eq!(window.room(), 0, "the frame ends at 5");
+        window.acknowledge(&Positions::from([at(0, 5)]));
+        assert_eq!(window.room(), 4);
+        window.forget(q);
+        assert_eq!(window.room(), 10);
+    }
+}

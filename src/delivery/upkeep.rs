@@ -1,0 +1,223 @@
+//! What is due by the clock: deadlines, heartbeats, progress, leaving.
+//!
+//! There is no timer per connection. A tick comes ten times a second and looks
+//! at a tenth of the connections, so that each is looked at once a second, and
+//! at so many feeds that each is looked at once in the progress interval.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::delivery::connection::Connection;
+use crate::delivery::connection::Phase;
+use crate::delivery::connection::Warned;
+use crate::delivery::settings::Settings;
+use crate::delivery::shard::Shard;
+use crate::delivery::subscription::ConnectionKey;
+use crate::protocol::close_code::CloseCode;
+use crate::protocol::frame::ServerFrame;
+use crate::protocol::websocket::write::ping_frame;
+use crate::types::ids::Timestamp;
+use crate::types::moment::Moment;
+
+/// Where the walks stand.
+#[derive(Debug, Default)]
+pub struct Upkeep {
+    tick_at: Option<Instant>,
+    connection: usize,
+    feed: usize,
+    demands_cleared_at: Option<Instant>,
+    /// Sources to look at again, for something was not whole yet.
+    again: BTreeSet<usize>,
+    leaving: Option<Leaving>,
+}
+
+/// A shard that says goodbye to its connections.
+#[derive(Debug)]
+struct Leaving {
+    since: Instant,
+    window: Duration,
+    connections: Vec<ConnectionKey>,
+    told: usize,
+}
+
+/// What is due for one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    Close(CloseCode),
+    Abort(CloseCode),
+    Finish,
+    Ping,
+    Warn(Timestamp),
+}
+
+impl Upkeep {
+    pub(in crate::delivery) fn next_deadline(&self) -> Option<Instant> {
+        self.tick_at
+    }
+
+    pub(in crate::delivery) fn is_draining(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// Remembers to look at a source again at the next tick.
+    pub(in crate::delivery) fn look_again(&mut self, source: usize) {
+        self.again.insert(source);
+    }
+}
+
+impl Shard {
+    /// Takes the passing of time; to be called at [`Shard::next_deadline`], and
+    /// once at the start.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        if self.upkeep.tick_at.is_some_and(|at| at > now.instant) {
+            return;
+        }
+        self.upkeep.tick_at = Some(now.instant + TICK);
+        self.expire_starts(now);
+        self.look_at_sources(now);
+        self.look_at_connections(now);
+        self.look_at_feeds(now);
+        self.leave(now);
+    }
+
+    /// Says goodbye to all connections, one after the other over `window`, and
+    /// takes no more.
+    pub fn handle_drain(&mut self, window: Duration, now: Moment) {
+        let connections = self.connections.iter().map(|(slot, c)| c.key(slot)).collect();
+        self.upkeep.leaving = Some(Leaving { since: now.instant, window, connections, told: 0 });
+        self.leave(now);
+    }
+
+    fn look_at_sources(&mut self, now: Moment) {
+        for source in std::mem::take(&mut self.upkeep.again) {
+            let Some(found) = self.sources.get(source) else { continue };
+            for partition in 0..found.partitions.len() {
+                self.advance(source, partition, now);
+            }
+        }
+        let slots: Vec<usize> = self.sources.iter().map(|(slot, _)| slot).collect();
+        for source in &slots {
+            self.queue_at_end(*source);
+        }
+        let cleared = *self.upkeep.demands_cleared_at.get_or_insert(now.instant);
+        if now.instant.saturating_duration_since(cleared) >= DEMAND_AGAIN {
+            self.upkeep.demands_cleared_at = Some(now.instant);
+            for source in slots {
+                for place in &mut self.sources[source].partitions {
+                    place.demanded.clear();
+                }
+            }
+        }
+    }
+
+    fn look_at_connections(&mut self, now: Moment) {
+        let places = self.connections.capacity();
+        for _ in 0..places.div_ceil(TICKS_PER_ROUND) {
+            let slot = self.upkeep.connection;
+            self.upkeep.connection = if slot + 1 < places { slot + 1 } else { 0 };
+            let Some(connection) = self.connections.get(slot) else { continue };
+            match due(connection, &self.settings, now) {
+                Due::Nothing => {}
+                Due::Close(code) => self.close(slot, code, None, now.instant),
+                Due::Abort(code) => self.abort(slot, code),
+                Due::Finish => self.finish(slot),
+                Due::Ping => {
+                    self.connections[slot].pulse.pinged_at = Some(now.instant);
+                    self.push(slot, &ping_frame(&[]));
+                }
+                Due::Warn(expires_at) => {
+                    if let Phase::Open(open) = &mut self.connections[slot].phase {
+                        open.warned = Warned::Yes;
+                    }
+                    self.send(slot, &ServerFrame::Expiring { expires_at });
+                }
+            }
+        }
+    }
+
+    fn look_at_feeds(&mut self, now: Moment) {
+        let places = self.feeds.places();
+        let ticks = self.settings.progress_interval.as_millis() / TICK.as_millis();
+        let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).max(1);
+        for _ in 0..places.div_ceil(ticks) {
+            let feed = self.upkeep.feed;
+            self.upkeep.feed = if feed + 1 < places { feed + 1 } else { 0 };
+            if self.feeds.contains(feed) {
+                self.tell_progress(feed, now);
+            }
+        }
+    }
+
+    fn leave(&mut self, now: Moment) {
+        let Some(mut leaving) = self.upkeep.leaving.take() else { return };
+        let all = leaving.connections.len();
+        let passed = now.instant.saturating_duration_since(leaving.since);
+        let due = match passed < leaving.window {
+            true => (all as f64 * passed.as_secs_f64() / leaving.window.as_secs_f64()) as usize,
+            false => all,
+        };
+        while leaving.told < due.min(all) {
+            let key = leaving.connections[leaving.told];
+            leaving.told += 1;
+            if let Some(slot) = self.slot(key) {
+                let wait = Duration::from_millis(self.rng.u64(RETURN_MILLIS));
+                self.close(slot, CloseCode::Draining, Some(wait), now.instant);
+            }
+        }
+        self.upkeep.leaving = Some(leaving);
+    }
+}
+
+fn due(connection: &Connection, settings: &Settings, now: Moment) -> Due {
+    let silent = now.instant.saturating_duration_since(connection.pulse.alive_at);
+    let unsent = !connection.outbox.is_empty();
+    match &connection.phase {
+        Phase::Closing { deadline, .. } if now.instant >= *deadline => {
+            return if unsent { Due::Abort(CloseCode::StuckReader) } else { Due::Finish };
+        }
+        Phase::Closing { .. } => return Due::Nothing,
+        Phase::Arriving { deadline } if now.instant >= *deadline => {
+            return Due::Close(CloseCode::AuthenticationTimeout);
+        }
+        Phase::Arriving { .. } => {}
+        Phase::Open(open) => {
+            if let Some(expires_at) = open.principal.expires_at {
+                let left = expires_at.as_millis().saturating_sub(now.wall.as_millis());
+                if left <= 0 {
+                    return Due::Close(CloseCode::TokenExpired);
+                }
+                let warning = settings.expiry_warning.as_millis();
+                if open.warned == Warned::No && (left as u128) <= warning {
+                    return Due::Warn(expires_at);
+                }
+            }
+        }
+    }
+    if unsent {
+        // A peer that reads slowly answers a ping late, for it reads it late:
+        // as long as it reads at all, it is alive.
+        return match silent >= settings.stuck_reader_timeout {
+            true => Due::Abort(CloseCode::StuckReader),
+            false => Due::Nothing,
+        };
+    }
+    match connection.pulse.pinged_at {
+        Some(at) if now.instant.saturating_duration_since(at) >= settings.pong_timeout => {
+            Due::Abort(CloseCode::PongTimeout)
+        }
+        None if silent >= settings.heartbeat_interval => Due::Ping,
+        _ => Due::Nothing,
+    }
+}
+
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks in which each connection is looked at once.
+const TICKS_PER_ROUND: usize = 10;
+/// After so long, what is missing is demanded again, whatever became of the
+/// first demand.
+const DEMAND_AGAIN: Duration = Duration::from_secs(5);
+/// Milliseconds after which a client that was sent away may come back; spread,
+/// so that another replica is not met by all at once.
+const RETURN_MILLIS: std::ops::Range<u64> = 200..3_000;
