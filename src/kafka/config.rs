@@ -186,6 +186,13 @@ impl KafkaConfig {
         self.finish(config)
     }
 
+    /// Returns the properties of a client that puts records in.
+    pub(crate) fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        set(&mut config, "linger.ms", "1");
+        self.finish(config)
+    }
+
     fn consumer(&self) -> ClientConfig {
         let mut config = self.client();
         // Partitions are assigned by hand, which librdkafka offers only to

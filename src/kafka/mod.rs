@@ -17,4 +17,17 @@
 
 pub mod config;
 pub mod control;
+pub mod embedded;
 pub mod error;
+pub mod producer;
+pub mod status;
+
+mod admin;
+mod answer;
+mod classify;
+mod client;
+mod follower;
+mod history;
+mod inbox;
+mod native;
+mod reader;

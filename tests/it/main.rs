@@ -4,3 +4,4 @@
 mod support;
 
 mod kafka_harness;
+mod kafka_mock;

@@ -5,3 +5,4 @@
 
 pub mod kafka_client;
 pub mod kafka_cluster;
+pub mod kafka_rig;

@@ -1,0 +1,88 @@
+//! The librdkafka client that all threads of this room use, and what it says by
+//! itself: logs and errors that concern no single partition.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::types::RDKafkaErrorCode;
+use tracing::debug;
+use tracing::error;
+use tracing::info;
+use tracing::warn;
+
+use crate::kafka::error::KafkaError;
+use crate::kafka::status::KafkaStatus;
+
+/// A client of a cluster. Cloning shares it.
+pub(in crate::kafka) type Client = Arc<BaseConsumer<Context>>;
+
+/// Makes a client; it connects by itself, and goes on trying.
+///
+/// # Errors
+///
+/// [`KafkaError::Client`] when librdkafka refuses the properties.
+pub(in crate::kafka) fn connect(
+    config: &ClientConfig,
+    status: &Arc<KafkaStatus>,
+) -> Result<Client, KafkaError> {
+    let context = Context { status: Arc::clone(status) };
+    Ok(Arc::new(BaseConsumer::from_config_and_context(config, context)?))
+}
+
+/// Serves what the client says by itself. To be called a few times a second.
+pub(in crate::kafka) fn serve(client: &Client) {
+    for _ in 0..EVENTS_PER_TURN {
+        // Records come by the partitions' own queues, and errors have been told
+        // to the context: nothing is left to do here.
+        if client.poll(Duration::ZERO).is_none() {
+            return;
+        }
+    }
+}
+
+/// Events that are served before the caller goes on with its own work.
+const EVENTS_PER_TURN: usize = 100;
+
+/// Where a client's logs and errors go.
+pub(in crate::kafka) struct Context {
+    status: Arc<KafkaStatus>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error => error!(target: "librdkafka", facility, "{text}"),
+            RDKafkaLogLevel::Warning => warn!(target: "librdkafka", facility, "{text}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                info!(target: "librdkafka", facility, "{text}");
+            }
+            RDKafkaLogLevel::Debug => debug!(target: "librdkafka", facility, "{text}"),
+        }
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.status.brokers_lost(),
+            // No group is ever joined, so that leave to join one is not needed.
+            Some(
+                RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::PartitionEOF,
+            ) => return,
+            _ => self.status.note_complaint(reason),
+        }
+        debug!(%error, reason, "kafka client");
+    }
+}
+
+impl ConsumerContext for Context {}

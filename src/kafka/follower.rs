@@ -1,0 +1,211 @@
+//! One partition that is followed live: from its queue to its log.
+
+use std::sync::Arc;
+
+use crate::kafka::classify;
+use crate::kafka::classify::Fate;
+use crate::kafka::client::Client;
+use crate::kafka::inbox::Bell;
+use crate::kafka::inbox::Inbox;
+use crate::kafka::native::queue::Fetched;
+use crate::kafka::native::queue::Item;
+use crate::kafka::native::queue::PartitionQueue;
+use crate::kafka::reader::Assignment;
+use crate::kafka::status::KafkaStatus;
+use crate::kafka::status::SourceCounts;
+use crate::log::batch::BatchBuilder;
+use crate::log::partition::Added;
+use crate::registry::directory::Directory;
+use crate::registry::message::ReadError;
+use crate::tenancy::rule::TenancyRule;
+
+/// How a turn ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::kafka) enum Turn {
+    /// The queue is empty; its bell rings when it no longer is.
+    Drained,
+    /// There may be more: the partition stands in line again.
+    MoreToCome,
+    /// The log meanwhile began anew or stands elsewhere.
+    Stale,
+    /// The partition can't be read on.
+    Stopped(ReadError),
+}
+
+/// What happened to the log.
+enum Step {
+    Continue,
+    End(Turn),
+}
+
+/// A partition that is followed.
+pub(in crate::kafka) struct Follower {
+    assignment: Assignment,
+    lane: usize,
+    rule: TenancyRule,
+    // Dropped before the queue that it was taken from.
+    fetched: Fetched,
+    queue: PartitionQueue,
+    bell: Arc<Bell>,
+    batch: BatchBuilder,
+    records: u64,
+    unclassified: u64,
+    hearing: Hearing,
+    status: Arc<KafkaStatus>,
+    counts: Arc<SourceCounts>,
+}
+
+/// Whether anything came of the assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    Nothing,
+    Something,
+}
+
+impl Follower {
+    /// Begins to follow; the partition is to be assigned right after.
+    pub(in crate::kafka) fn new(
+        assignment: Assignment,
+        lane: usize,
+        client: &Client,
+        mut queue: PartitionQueue,
+        rule: TenancyRule,
+        inbox: &Arc<Inbox>,
+        status: &Arc<KafkaStatus>,
+    ) -> Self {
+        let bell = Arc::new(Bell::new(assignment.id));
+        queue.on_ready({
+            let (bell, inbox) = (Arc::clone(&bell), Arc::clone(inbox));
+            move || bell.ring(&inbox)
+        });
+        // What an earlier assignment left keeps the queue from becoming
+        // non-empty: one look clears it away.
+        bell.ring(inbox);
+        Self {
+            lane,
+            rule,
+            fetched: Fetched::new(client),
+            queue,
+            bell,
+            batch: BatchBuilder::new(assignment.at.offset),
+            records: 0,
+            unclassified: 0,
+            hearing: Hearing::Nothing,
+            status: Arc::clone(status),
+            counts: status.counts_of(assignment.source),
+            assignment,
+        }
+    }
+
+    pub(in crate::kafka) fn assignment(&self) -> &Assignment {
+        &self.assignment
+    }
+
+    pub(in crate::kafka) fn lane(&self) -> usize {
+        self.lane
+    }
+
+    /// Says whether anything was heard of the partition since it was assigned.
+    pub(in crate::kafka) fn is_heard(&self) -> bool {
+        self.hearing == Hearing::Something
+    }
+
+    /// Moves what the queue has, but no more than is fair, to the log.
+    pub(in crate::kafka) fn take_turn(&mut self, directory: &Directory) -> Turn {
+        self.bell.reset();
+        let mut bytes = 0;
+        for _ in 0..TAKES_PER_TURN {
+            let taken = self.fetched.take(&self.queue, RECORDS_PER_TAKE);
+            while let Some(item) = self.fetched.front() {
+                if self.hearing == Hearing::Nothing && !matches!(item, Item::Failed(_)) {
+                    self.status.reading(&self.assignment.topic);
+                }
+                self.hearing = Hearing::Something;
+                let before = self.batch.bytes();
+                let step = match item {
+                    Item::Record(message) if message.offset() < self.batch.to() => Step::Continue,
+                    Item::Record(message) => {
+                        let fate = classify::add(&mut self.batch, &message, &self.rule);
+                        self.records += 1;
+                        self.unclassified += u64::from(fate == Fate::Unclassified);
+                        Step::Continue
+                    }
+                    Item::End(offset) => {
+                        if offset > self.batch.to() {
+                            self.batch.skip_to(offset);
+                        }
+                        Step::Continue
+                    }
+                    Item::OutOfRange => {
+                        Step::End(Turn::Stopped(ReadError::OutOfRange(self.batch.to())))
+                    }
+                    Item::Failed(text) => Step::End(Turn::Stopped(ReadError::Failed(text))),
+                };
+                self.fetched.discard_front();
+                bytes += self.batch.bytes().saturating_sub(before);
+                if self.is_full() && self.publish(directory) == Added::Stale {
+                    return Turn::Stale;
+                }
+                if let Step::End(turn) = step {
+                    return self.end(directory, turn);
+                }
+            }
+            if taken < RECORDS_PER_TAKE {
+                return self.end(directory, Turn::Drained);
+            }
+            if bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+        }
+        self.end(directory, Turn::MoreToCome)
+    }
+
+    /// Gives back what the queue still holds. To be called once the partition is
+    /// no longer assigned.
+    pub(in crate::kafka) fn discard_rest(mut self) {
+        loop {
+            self.fetched.clear();
+            if self.fetched.take(&self.queue, RECORDS_PER_TAKE) == 0 {
+                return;
+            }
+        }
+    }
+
+    fn end(&mut self, directory: &Directory, turn: Turn) -> Turn {
+        match self.publish(directory) {
+            Added::Stored => turn,
+            Added::Stale => Turn::Stale,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.bytes() >= BATCH_BYTES_MAX || self.records >= BATCH_RECORDS_MAX
+    }
+
+    /// Appends what was collected and wakes whoever follows.
+    fn publish(&mut self, directory: &Directory) -> Added {
+        if self.batch.covers_nothing() {
+            return Added::Stored;
+        }
+        let next = BatchBuilder::new(self.batch.to());
+        let batch = std::mem::replace(&mut self.batch, next).finish();
+        let (records, unclassified) = (self.records, self.unclassified);
+        (self.records, self.unclassified) = (0, 0);
+        let Assignment { source, partition, at, .. } = &self.assignment;
+        let added = partition.append(at.generation, batch);
+        if added == Added::Stored {
+            self.counts.add_live(records, unclassified);
+            directory.wake(*source, partition.id());
+        }
+        added
+    }
+}
+
+/// Bytes after which a batch is published, so that a backlog comes steadily.
+const BATCH_BYTES_MAX: usize = 256 << 10;
+/// Records after which a batch is published.
+const BATCH_RECORDS_MAX: u64 = 1_000;
+/// Records that are taken from a queue at once.
+const RECORDS_PER_TAKE: usize = 250;
+/// Times that a queue is taken from in one turn.
+const TAKES_PER_TURN: usize = 4;
