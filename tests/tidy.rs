@@ -29,11 +29,13 @@ const ROOMS: [(&str, u8); 15] = [
 ];
 
 /// Imports within one storey: from, to, and why it ties no knot.
-const SAME_STOREY: [(&str, &str, &str); 10] = [
+const SAME_STOREY: [(&str, &str, &str); 12] = [
     ("main", "app", "the binary hands over to the wiring"),
     ("app", "config", "the wiring is built from the configuration"),
     ("registry", "log", "a source is the tails of its partitions"),
     ("registry", "tenancy", "a source is a topic under a tenancy rule"),
+    ("tenancy", "protocol", "what is verified is the token of the protocol"),
+    ("resume", "protocol", "a start is what a client's frame asks for"),
     ("resume", "log", "a start is resolved against the ranges of a log"),
     ("resume", "registry", "a start is resolved against what the registry looked up"),
     ("kafka", "telemetry", "edges tell what happens"),
