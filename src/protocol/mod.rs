@@ -8,6 +8,8 @@
 mod argument;
 pub mod close_code;
 pub mod decode_error;
+#[cfg(test)]
+mod documents;
 pub mod encode;
 pub mod error_code;
 pub mod frame;
