@@ -23,6 +23,7 @@ use crate::types::setting::Written;
 use crate::types::setting::default;
 use crate::types::setting::required;
 use crate::types::setting::settings;
+use crate::types::setting::suggested;
 use crate::types::setting::unset;
 
 settings! {
@@ -52,7 +53,7 @@ settings! {
         pub audience: Vec<String> = required("[\"brucke\"]"),
         /// The one algorithm that the key is for: `"HS256"`, `"RS256"`, `"ES256"`
         /// or `"EdDSA"`.
-        pub algorithm: Algorithm = required("EdDSA"),
+        pub algorithm: Algorithm = required("HS256"),
         /// The public key, in PEM. Of `pem`, `pem_file`, `jwk`, `jwk_file`,
         /// `secret`, `secret_file` and `secret_env` exactly one is needed.
         pub pem: Option<String> = unset("-----BEGIN PUBLIC KEY-----…"),
@@ -67,7 +68,7 @@ settings! {
         /// File that holds the secret; a line break at its end is not part of it.
         pub secret_file: Option<PathBuf> = unset("/run/secrets/brucke-token"),
         /// Name of the environment variable that holds the secret.
-        pub secret_env: Option<String> = unset("BRUCKE_TOKEN_SECRET"),
+        pub secret_env: Option<String> = suggested("BRUCKE_TOKEN_SECRET"),
         /// Name of the key in the head of its tokens (`kid`). Absent: that of the
         /// JWK, or any.
         pub kid: Option<String> = unset("2026-01"),

@@ -18,6 +18,7 @@ use crate::types::ids::TenantId;
 use crate::types::limits::CHANNEL_BYTES_MAX;
 use crate::types::setting::required;
 use crate::types::setting::settings;
+use crate::types::setting::suggested;
 use crate::types::setting::unset;
 
 settings! {
@@ -35,7 +36,7 @@ settings! {
         /// JSON pointer into the value, and `"shared"` shows every record to every
         /// tenant. Absent only when the topic has `{tenant}`. A record whose tenant
         /// can't be told goes to nobody and is counted.
-        pub tenant: Option<TenantSetting> = unset("{ header = \"tenant-id\" }"),
+        pub tenant: Option<TenantSetting> = suggested("{ header = \"tenant-id\" }"),
         /// The one key that a client may read, with claims of its token in braces.
         /// A client must then name its key.
         pub key: Option<String> = unset("{sub}"),

@@ -311,7 +311,7 @@ impl Reader for SectionReader<'_> {
         let (origin, raw) = match (self.take(key, T::FORM.written), key.preset.absent) {
             (Some(found), _) => found,
             (None, Absent::Default(text)) => (self.absent(), preset(text, T::FORM.written)),
-            (None, Absent::Unset { .. }) => {
+            (None, Absent::Unset { .. } | Absent::Suggested { .. }) => {
                 return Some(T::unset().expect("a key without a value is an `Option`"));
             }
             (None, Absent::Refused { .. }) => {

@@ -21,12 +21,14 @@ use crate::telemetry::config::LogConfig;
 use crate::tenancy::channel::Channels;
 
 pub mod auth;
+mod catalogue;
 pub mod channels;
 mod document;
 mod files;
 pub mod kafka;
 mod loader;
 pub mod problem;
+pub mod template;
 pub mod values;
 
 /// Everything that an operator has set.

@@ -135,6 +135,8 @@ pub enum Absent {
     Default(&'static str),
     /// Nothing; the example is for the template.
     Unset { example: &'static str },
+    /// Nothing; but the template sets it, for something of its kind is needed.
+    Suggested { example: &'static str },
     /// The key must be set; the example is for the template.
     Refused { example: &'static str },
 }
@@ -147,6 +149,11 @@ pub const fn default(value: &'static str) -> Preset {
 /// Declares a key that may be absent.
 pub const fn unset(example: &'static str) -> Preset {
     Preset { absent: Absent::Unset { example }, within: None }
+}
+
+/// Declares a key that may be absent and that the template sets.
+pub const fn suggested(example: &'static str) -> Preset {
+    Preset { absent: Absent::Suggested { example }, within: None }
 }
 
 /// Declares a key that must be set.
