@@ -1,3 +1,8 @@
-//! The room `app`.
+//! The commands: what the binary does, and the wiring of the house.
+//!
+//! `cli` reads the arguments and chooses; each command has a file of its own.
 
+pub mod cli;
+pub mod config_command;
 pub mod tail;
+pub mod token_command;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::delivery::settings::Settings;
 use crate::server::origin::Origin;
 use crate::types::setting::ByteSize;
 use crate::types::setting::default;
@@ -63,5 +64,26 @@ settings! {
         /// process is asked to end. Keep it below the grace period of whatever
         /// runs the process.
         pub drain_window: Duration = default("10s").within("0s", "10m"),
+    }
+}
+
+impl ServerConfig {
+    /// Returns what of it concerns each connection, for one of `workers` shards.
+    pub fn delivery(&self, workers: usize) -> Settings {
+        Settings {
+            authentication_timeout: self.authentication_timeout,
+            unsent_bytes_max: self.unsent_bytes_max.as_usize(),
+            stuck_reader_timeout: self.stuck_reader_timeout,
+            heartbeat_interval: self.heartbeat_interval,
+            pong_timeout: self.pong_timeout,
+            progress_interval: self.progress_interval,
+            subscriptions_per_connection_max: self.subscriptions_per_connection_max,
+            connections_max: (self.connections_max as usize).div_ceil(workers),
+            frames_per_second: self.frames_per_second,
+            frames_burst: self.frames_burst,
+            expiry_warning: self.expiry_warning,
+            start_timeout: self.start_timeout,
+            close_timeout: self.close_timeout,
+        }
     }
 }

@@ -3,4 +3,5 @@
 pub mod config;
 pub mod key;
 pub mod origin;
+pub mod signing_key;
 pub mod token;
