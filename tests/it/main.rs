@@ -3,5 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod kafka_faults;
 mod kafka_harness;
 mod kafka_mock;
+mod kafka_reads;

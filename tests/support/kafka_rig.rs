@@ -140,6 +140,16 @@ impl KafkaRig {
         }
     }
 
+    /// Waits until something holds that no event tells of.
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "waited {PATIENCE:?} until {what}");
+            let soon = Instant::now() + Duration::from_millis(20);
+            let _ = self.woken.recv_deadline(soon);
+        }
+    }
+
     /// Reads a partition from `from` up to the offset `until`, live or back from
     /// history, and checks that all ranges join.
     pub fn read(
