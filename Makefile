@@ -11,7 +11,7 @@ help: ## List what make can do.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: prerequisites lint unit deny ## Run everything that must pass before a change lands.
+test: prerequisites lint unit client deny ## Run everything that must pass before a change lands.
 	@echo "make test: passed"
 
 .PHONY: lint
@@ -22,6 +22,10 @@ lint: ## Check the format, and clippy without a warning.
 .PHONY: unit
 unit: ## Run cargo's tests: the rooms', the house's order, the documents'.
 	$(CARGO) test --locked
+
+.PHONY: client
+client: ## Test the browser client by itself.
+	cd clients/browser && node --test
 
 .PHONY: deny
 deny: cargo-deny ## Check licences, sources and bans of what is linked.

@@ -73,10 +73,11 @@ const UNSAFE: [(&str, &str); 3] = [
 ];
 
 /// Folders and files of the repository whose text is read.
-const READ: [&str; 13] = [
+const READ: [&str; 14] = [
     "src",
     "tests",
     "bench",
+    "clients",
     "docs",
     "proto",
     ".ci",
