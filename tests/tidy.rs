@@ -4,6 +4,7 @@
 //! The lists below are the ones of `ARCHITECTURE.md`. To allow something new is
 //! a decision: change the list and the page together.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -38,8 +39,6 @@ const SAME_STOREY: [(&str, &str, &str); 12] = [
     ("resume", "protocol", "a start is what a client's frame asks for"),
     ("resume", "log", "a start is resolved against the ranges of a log"),
     ("resume", "registry", "a start is resolved against what the registry looked up"),
-    ("resume", "protocol", "a start and a gap are words of the protocol"),
-    ("tenancy", "protocol", "a token is a word of the protocol"),
     ("kafka", "telemetry", "edges tell what happens"),
     ("server", "telemetry", "edges tell what happens"),
     ("client", "telemetry", "edges tell what happens"),
@@ -124,6 +123,37 @@ fn every_allowance_is_needed_and_has_a_reason() {
         assert!(!SAME_STOREY.iter().any(|back| back.0 == to && back.1 == from), "{from} and {to}");
         assert!(![("kafka", "server"), ("server", "kafka")].contains(&(from, to)));
     }
+}
+
+#[test]
+fn the_drawing_of_the_house_is_the_one_that_is_checked() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md"));
+    let page = page.expect("the drawing of the house");
+    let mut drawn: Vec<(String, u8)> = Vec::new();
+    for row in page.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let mut cells = row.split(" | ");
+        let (Some(storey), Some(rooms)) = (cells.next(), cells.next()) else { continue };
+        let Ok(storey) = storey.parse() else { continue };
+        drawn.extend(quoted(rooms).map(|room| (room.to_owned(), storey)));
+    }
+    assert_eq!(drawn, ROOMS.map(|(room, storey)| (room.to_owned(), storey)));
+
+    let sentence = page.lines().find_map(|line| line.strip_prefix("Same-storey imports: "));
+    let (sentence, _) = sentence.and_then(|line| line.split_once(". ")).expect("a sentence");
+    let mut allowed = HashSet::new();
+    for chain in sentence.split(';') {
+        let links: Vec<&str> = chain.split('→').collect();
+        for pair in links.windows(2) {
+            let pairs = quoted(pair[0]).flat_map(|from| quoted(pair[1]).map(move |to| (from, to)));
+            allowed.extend(pairs);
+        }
+    }
+    assert_eq!(allowed, SAME_STOREY.iter().map(|entry| (entry.0, entry.1)).collect());
+}
+
+/// Returns what stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
 }
 
 /// Something that must not stand where it stands.
