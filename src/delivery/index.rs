@@ -175,3 +175,75 @@ pub fn wants(tenant: Option<&TenantId>, filter: &KeyFilter, record: &Record<'_>)
     };
     owner == tenant.map(TenantId::as_str) && filter.matches(record.key)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::ids::Offset;
+    use crate::types::ids::Timestamp;
+    use crate::types::record::Headers;
+    use crate::types::record::Value;
+
+    /// Few letters, so that prefixes, keys and tenants meet often.
+    fn text() -> impl Strategy<Value = String> {
+        "[ab]{1,3}"
+    }
+
+    fn tenant() -> impl Strategy<Value = Option<TenantId>> {
+        proptest::option::of(text().prop_map(TenantId::new))
+    }
+
+    fn filter() -> impl Strategy<Value = KeyFilter> {
+        prop_oneof![
+            Just(KeyFilter::All),
+            proptest::collection::vec(text().prop_map(Bytes::from), 1..4).prop_map(KeyFilter::keys),
+            text().prop_map(|prefix| KeyFilter::Prefix(Bytes::from(prefix))),
+        ]
+    }
+
+    fn found(index: &Index, record: &Record<'_>) -> Vec<FeedSlot> {
+        let mut found = Vec::new();
+        index.matches(record, |feed| found.push(feed));
+        found.sort_unstable();
+        found
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_finds_what_each_feed_by_itself_would_want(
+            feeds in proptest::collection::vec((tenant(), filter()), 0..20),
+            removed in 0_usize..20,
+            owner in tenant(),
+            key in proptest::option::of(text()),
+        ) {
+            let mut index = Index::default();
+            for (slot, (tenant, filter)) in feeds.iter().enumerate() {
+                index.insert(tenant.as_ref(), filter, slot);
+            }
+            let removed = removed.min(feeds.len());
+            for (slot, (tenant, filter)) in feeds.iter().enumerate().take(removed) {
+                index.remove(tenant.as_ref(), filter, slot);
+            }
+            let record = Record {
+                offset: Offset::ZERO,
+                timestamp: Timestamp::from_millis(0),
+                owner: owner.as_ref().map_or(Owner::Shared, |owner| Owner::Tenant(owner.as_str())),
+                key: key.as_ref().map(|key| key.as_bytes()),
+                value: Value::Null,
+                headers: Headers::default(),
+            };
+            let wanted: Vec<FeedSlot> = (removed..feeds.len())
+                .filter(|slot| wants(feeds[*slot].0.as_ref(), &feeds[*slot].1, &record))
+                .collect();
+            prop_assert_eq!(found(&index, &record), wanted);
+            for (slot, (tenant, filter)) in feeds.iter().enumerate().skip(removed) {
+                index.remove(tenant.as_ref(), filter, slot);
+            }
+            prop_assert!(index.all.is_empty() && index.keys.is_empty());
+            prop_assert!(index.prefixes.is_empty() && index.prefix_lengths.is_empty());
+        }
+    }
+}
