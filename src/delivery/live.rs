@@ -1,6 +1,8 @@
 //! The live path: what arrives is matched once, encoded once for each feed, and
 //! shared by all who follow it.
 
+use std::sync::Arc;
+
 use crate::delivery::connection::Mark;
 use crate::delivery::feed::LANES;
 use crate::delivery::feed::Pace;
@@ -48,11 +50,7 @@ impl Shard {
             let at = place.cursor;
             match place.log.read(at, END_OF_TIME, READ_BYTES) {
                 Read::AtEnd => return,
-                Read::Batches(batches) => {
-                    for batch in &batches {
-                        self.fan_out(source, partition, batch, now);
-                    }
-                }
+                Read::Batches(batches) => self.fan_out(source, partition, &batches, now),
                 Read::Missing => self.skip_to_end(source, partition, now),
                 Read::Expired { to } => {
                     let to = Cursor { offset: to, ..at };
@@ -174,24 +172,30 @@ impl Shard {
         }
     }
 
-    fn fan_out(&mut self, source: usize, partition: usize, batch: &Batch, now: Moment) {
+    /// Serves a run of batches to the live feeds, in one frame for each where its
+    /// limits allow.
+    fn fan_out(&mut self, source: usize, partition: usize, batches: &[Arc<Batch>], now: Moment) {
         let mut matched = std::mem::take(&mut self.matched);
         let mut touched = std::mem::take(&mut self.touched);
         let from = self.sources[source].partitions[partition].cursor.offset;
-        let first = batch.index_at(from);
-        for index in first..batch.len() {
-            let record = batch.record(index);
-            self.sources[source].index.matches(&record, |feed| matched.push(feed));
-            for feed in matched.drain(..) {
-                self.write(feed, partition, &record, &mut touched, now);
+        let mut newest = None;
+        for batch in batches {
+            let first = batch.index_at(from);
+            self.counts.records_matched += (batch.len() - first) as u64;
+            for index in first..batch.len() {
+                let record = batch.record(index);
+                newest = Some(record.timestamp);
+                self.sources[source].index.matches(&record, |feed| matched.push(feed));
+                for feed in matched.drain(..) {
+                    self.write(feed, partition, &record, &mut touched, now);
+                }
             }
         }
-        self.counts.records_matched += (batch.len() - first) as u64;
-        let newest = batch.len().checked_sub(1).map(|last| batch.record(last).timestamp);
+        let to = batches.last().map_or(from, |batch| batch.to());
         for feed in touched.drain(..) {
-            self.deliver(feed, partition, batch.to(), newest, now);
+            self.deliver(feed, partition, to, newest, now);
         }
-        self.sources[source].partitions[partition].cursor.offset = batch.to();
+        self.sources[source].partitions[partition].cursor.offset = to;
         self.matched = matched;
         self.touched = touched;
     }
