@@ -117,12 +117,11 @@ pub(crate) fn compose(
             reader.refuse("tenant", "is missing: as which tenant shall everybody read?");
             None
         }
-        (AuthMode::Tokens, Some(_)) => {
-            let text = "is for `mode = \"none\"` only: tokens name their tenant; take it out";
-            reader.refuse("tenant", text);
-            None
-        }
-        (AuthMode::Tokens, None) => {
+        (AuthMode::Tokens, tenant) => {
+            if tenant.is_some() {
+                let text = "is for `mode = \"none\"` only: tokens name their tenant; take it out";
+                reader.refuse("tenant", text);
+            }
             let keys = keys?;
             if keys.is_empty() {
                 let text = "are missing, and `mode` is `tokens`: add `[[auth.issuers]]`; \

@@ -388,7 +388,7 @@ fn unknown_key<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone) -> 
 fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     known
         .map(|known| (strsim::osa_distance(name, known), known))
-        .filter(|(distance, known)| *distance <= 2 && *distance < known.len() / 2)
+        .filter(|(distance, known)| *distance <= 2 && distance * 2 <= known.len())
         .min()
         .map(|(_, known)| known)
 }
