@@ -1,5 +1,6 @@
 //! Writing a server's frames, which are not masked.
 
+use bytes::Buf;
 use bytes::Bytes;
 
 use crate::protocol::close_code::CloseCode;
@@ -48,7 +49,9 @@ pub fn seal(mut buffer: Vec<u8>, payload_start: usize, kind: MessageKind) -> Wir
     };
     let start = payload_start - header_len;
     buffer[start..payload_start].copy_from_slice(&header[..header_len]);
-    WireFrame::new(Bytes::from(buffer).slice(start..))
+    let mut bytes = Bytes::from(buffer);
+    bytes.advance(start);
+    WireFrame::new(bytes)
 }
 
 /// Returns a Close frame with this code and its name as the reason.
