@@ -9,6 +9,7 @@ use clap::Subcommand;
 
 use crate::app::config_command;
 use crate::app::config_command::TemplateArgs;
+use crate::app::serve;
 use crate::app::tail;
 use crate::app::tail::TailArgs;
 use crate::app::token_command;
@@ -24,6 +25,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve clients until told to end.
+    Serve(ConfigArgs),
     Tail(TailArgs),
     /// Check the configuration: exit code 0 if it is valid, 1 if not.
     CheckConfig(ConfigArgs),
@@ -51,6 +54,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let done = match cli.command {
+        Command::Serve(args) => serve::run(args.config.as_deref()),
         Command::Tail(args) => tail::run(args),
         Command::CheckConfig(args) => config_command::check(&args),
         Command::ConfigTemplate(args) => config_command::template(&args),

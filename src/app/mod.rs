@@ -4,5 +4,7 @@
 
 pub mod cli;
 pub mod config_command;
+pub mod health;
+pub mod serve;
 pub mod tail;
 pub mod token_command;

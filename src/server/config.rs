@@ -24,6 +24,11 @@ settings! {
         /// with another origin is refused; one without any is no browser's and
         /// needs none. Empty: no web page may connect.
         pub allowed_origins: Vec<Origin> = default("[]"),
+        /// Host names, without a port, by which this server may be asked for. On
+        /// loopback `localhost`, `127.0.0.1` and `[::1]` always may, and no other
+        /// unless it stands here: so a page of a foreign site whose name was made
+        /// to point here can't connect. Elsewhere empty means any.
+        pub allowed_hosts: Vec<String> = default("[]"),
         /// Whether a token may stand in the URL (`?token=…`), where proxies and
         /// browsers write it down. For clients that can do nothing else.
         pub token_in_query: bool = default("false"),
@@ -48,6 +53,10 @@ settings! {
         /// lost: the client reads on from where it is. More memory for each slow
         /// client; fewer, larger bursts.
         pub unsent_bytes_max: ByteSize = default("256KiB").within("128KiB", "64MiB"),
+        /// Bytes that the system may keep for one client beside those; the system
+        /// doubles it for its own needs. More lets a distant client read faster,
+        /// and costs memory for each that reads slowly.
+        pub socket_send_buffer: ByteSize = default("128KiB").within("16KiB", "16MiB"),
         /// How long a client may read nothing at all of what waits for it.
         pub stuck_reader_timeout: Duration = default("120s").within("1s", "1h"),
         /// Subscriptions that one connection may hold.
@@ -60,6 +69,9 @@ settings! {
         pub start_timeout: Duration = default("15s").within("1s", "5m"),
         /// How long a client has to read what is left and to answer a Close frame.
         pub close_timeout: Duration = default("5s").within("100ms", "1m"),
+        /// How long clients are still let in after the process was asked to end
+        /// and says that it is not ready: the time that a balancer needs to notice.
+        pub drain_delay: Duration = default("0s").within("0s", "5m"),
         /// Time over which clients are sent away, one after the other, when the
         /// process is asked to end. Keep it below the grace period of whatever
         /// runs the process.

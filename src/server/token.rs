@@ -16,6 +16,8 @@ use crate::server::key::VerifyingKey;
 use crate::tenancy::principal::ChannelAccess;
 use crate::tenancy::principal::Principal;
 use crate::tenancy::rule::is_tenant_name;
+use crate::tenancy::verify::Refusal;
+use crate::tenancy::verify::Verify;
 use crate::types::ids::TenantId;
 use crate::types::ids::Timestamp;
 use crate::types::limits::TOKEN_BYTES_MAX;
@@ -240,6 +242,13 @@ impl Verifier {
             Some((name.as_str().into(), text.into()))
         });
         kept.collect()
+    }
+}
+
+impl Verify for Verifier {
+    fn verify(&self, token: &Token, now: Timestamp) -> Result<Principal, Refusal> {
+        self.verify(token, now)
+            .map_err(|error| Refusal { reason: error.reason(), message: error.to_string() })
     }
 }
 

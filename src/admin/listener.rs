@@ -1,0 +1,88 @@
+//! The admin listener: `/livez`, `/readyz`, `/metrics`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use actix_web::App;
+use actix_web::HttpResponse;
+use actix_web::HttpServer;
+use actix_web::dev::ServerHandle;
+use actix_web::http::header;
+use actix_web::web;
+use serde_json::json;
+use tokio::task::spawn_local;
+
+use crate::admin::health::Health;
+use crate::admin::health::Problem;
+use crate::telemetry::events::ListenerFailed;
+
+/// The running listener.
+#[derive(Debug)]
+pub struct AdminListener {
+    address: SocketAddr,
+    server: ServerHandle,
+}
+
+impl AdminListener {
+    /// Binds and starts. To be called within an actix system.
+    ///
+    /// # Errors
+    ///
+    /// When the address can't be bound or the worker can't be started.
+    pub fn start(address: SocketAddr, health: Arc<dyn Health>) -> io::Result<Self> {
+        let socket = TcpListener::bind(address)?;
+        let address = socket.local_addr()?;
+        let health = web::Data::from(health);
+        let server = HttpServer::new(move || App::new().app_data(health.clone()).configure(routes))
+            .workers(1)
+            .disable_signals()
+            .listen(socket)?
+            .run();
+        let handle = server.handle();
+        spawn_local(async move {
+            if let Err(error) = server.await {
+                ListenerFailed { error }.emit();
+            }
+        });
+        Ok(Self { address, server: handle })
+    }
+
+    /// Returns where operators connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends the listener.
+    pub async fn stop(self) {
+        self.server.stop(false).await;
+    }
+}
+
+fn routes(config: &mut web::ServiceConfig) {
+    config.route("/livez", web::get().to(livez));
+    config.route("/readyz", web::get().to(readyz));
+    config.route("/metrics", web::get().to(metrics));
+}
+
+async fn livez(health: web::Data<dyn Health>) -> HttpResponse {
+    verdict("live", health.live_problems())
+}
+
+async fn readyz(health: web::Data<dyn Health>) -> HttpResponse {
+    verdict("ready", health.ready_problems())
+}
+
+async fn metrics(health: web::Data<dyn Health>) -> HttpResponse {
+    let format = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    HttpResponse::Ok().insert_header(format).body(health.metrics())
+}
+
+fn verdict(name: &str, problems: Vec<Problem>) -> HttpResponse {
+    let mut response = match problems.as_slice() {
+        [] => HttpResponse::Ok(),
+        _ => HttpResponse::ServiceUnavailable(),
+    };
+    response.json(json!({ name: problems.is_empty(), "problems": problems }))
+}

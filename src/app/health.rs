@@ -1,0 +1,157 @@
+//! What this replica says of itself to operators.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use metrics::counter;
+use metrics::gauge;
+
+use crate::admin::health::Health;
+use crate::admin::health::Problem;
+use crate::admin::health::ProblemKind;
+use crate::kafka::status::Brokers;
+use crate::kafka::status::KafkaStatus;
+use crate::log::budget::Budget;
+use crate::log::budget::Kind;
+use crate::registry::directory::Directory;
+use crate::registry::message::SourceFailure;
+use crate::server::pulse::Pulses;
+use crate::telemetry::metric;
+use crate::telemetry::recorder::Recorder;
+use crate::types::ids::TopicName;
+
+/// Gathers what the parts know.
+pub struct ReplicaHealth {
+    pub directory: Arc<Directory>,
+    pub kafka: Arc<KafkaStatus>,
+    pub budget: Arc<Budget>,
+    pub recorder: Recorder,
+    /// Topics that the configuration names: without one of them this replica is
+    /// not ready. A topic named after a tenant is not among them, so that a token
+    /// for a tenant without topics does not take the replica away from others.
+    pub topics: BTreeSet<TopicName>,
+    /// Set once the workers run.
+    pub pulses: OnceLock<Pulses>,
+    pub phase: Mutex<Phase>,
+}
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Serving,
+    Draining,
+}
+
+impl ReplicaHealth {
+    /// Notes that the process goes on to another phase.
+    pub fn enter(&self, phase: Phase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    fn phase_problem(&self) -> Option<Problem> {
+        match *self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Serving => None,
+            Phase::Starting => Some(problem(ProblemKind::Starting, "the process is starting")),
+            Phase::Draining => Some(problem(ProblemKind::Draining, "the process is going away")),
+        }
+    }
+
+    fn broker_problem(&self) -> Option<Problem> {
+        match self.kafka.brokers() {
+            Brokers::Reachable => None,
+            Brokers::Connecting => {
+                Some(problem(ProblemKind::BrokerUnreachable, "no broker has answered yet"))
+            }
+            Brokers::Unreachable { reason } => {
+                let message = format!("no broker answers: {reason}");
+                Some(problem(ProblemKind::BrokerUnreachable, message))
+            }
+        }
+    }
+
+    fn topic_problems(&self) -> Vec<Problem> {
+        let failures = self.directory.failures();
+        let failed = failures.iter().map(|(topic, failure)| Problem {
+            kind: kind_of(failure),
+            topic: Some(topic.to_string()),
+            message: failure.to_string(),
+        });
+        let stopped = self.kafka.stopped();
+        let stopped = stopped.iter().filter(|(topic, _)| !failures.contains_key(topic)).map(
+            |(topic, reason)| Problem {
+                kind: ProblemKind::TopicUnusable,
+                topic: Some(topic.to_string()),
+                message: format!("reading topic {topic} stopped: {reason}"),
+            },
+        );
+        let named = |problem: &Problem| {
+            problem.topic.as_ref().is_some_and(|topic| self.topics.contains(topic.as_str()))
+        };
+        failed.chain(stopped).filter(named).collect()
+    }
+
+    /// Sets the metrics that are states of parts rather than happenings.
+    fn refresh_metrics(&self) {
+        let sum = |pick: fn(&crate::kafka::status::SourceCounts) -> u64| {
+            self.kafka.counts().values().map(|counts| pick(counts)).sum()
+        };
+        counter!(metric::KAFKA_RECORDS).absolute(sum(|counts| counts.live()));
+        counter!(metric::KAFKA_HISTORY_RECORDS).absolute(sum(|counts| counts.history()));
+        let unclassified = sum(|counts| counts.unclassified());
+        counter!(metric::KAFKA_RECORDS_WITHOUT_TENANT).absolute(unclassified);
+        for (kind, held, limit) in [
+            (Kind::Tail, metric::TAIL_BYTES, metric::TAIL_LIMIT_BYTES),
+            (Kind::History, metric::HISTORY_BYTES, metric::HISTORY_LIMIT_BYTES),
+        ] {
+            gauge!(held).set(self.budget.bytes(kind) as f64);
+            gauge!(limit).set(self.budget.bytes_max(kind) as f64);
+        }
+        gauge!(metric::TOPICS_FAILING).set(self.directory.failures().len() as f64);
+        gauge!(metric::READY).set(if self.ready_problems().is_empty() { 1.0 } else { 0.0 });
+    }
+}
+
+impl Health for ReplicaHealth {
+    fn live_problems(&self) -> Vec<Problem> {
+        let oldest = self.pulses.get().map(Pulses::oldest);
+        let stuck = oldest.filter(|oldest| *oldest > PULSE_MAX);
+        let stuck = stuck.map(|oldest| {
+            let message = format!("a worker thread stands still for {} s", oldest.as_secs());
+            problem(ProblemKind::WorkerStuck, message)
+        });
+        stuck.into_iter().collect()
+    }
+
+    fn ready_problems(&self) -> Vec<Problem> {
+        let mut problems = self.topic_problems();
+        problems.extend(self.broker_problem());
+        problems.extend(self.phase_problem());
+        problems
+    }
+
+    fn metrics(&self) -> String {
+        self.refresh_metrics();
+        self.recorder.render()
+    }
+}
+
+fn problem(kind: ProblemKind, message: impl Into<String>) -> Problem {
+    Problem { kind, topic: None, message: message.into() }
+}
+
+fn kind_of(failure: &SourceFailure) -> ProblemKind {
+    match failure {
+        SourceFailure::UnknownTopic(_) => ProblemKind::TopicMissing,
+        SourceFailure::Forbidden(_) => ProblemKind::PermissionMissing,
+        SourceFailure::Unreachable { .. } => ProblemKind::BrokerUnreachable,
+        SourceFailure::TooManyPartitions { .. } => ProblemKind::TopicUnusable,
+    }
+}
+
+/// How long a worker may stand still before the process is given up.
+const PULSE_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,275 @@
+//! `brucke serve`: builds the parts, starts them in order, and ends them in
+//! order.
+//!
+//! Start: log, Kafka threads, workers and clients' listener, admin listener;
+//! then the addresses are printed. End, on SIGTERM or SIGINT: say that we are
+//! not ready, wait the drain delay, let nobody in any more, send everybody away
+//! over the drain window, stop. A second signal ends it at once.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::select;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::MissedTickBehavior;
+use tokio::time::interval;
+use tokio::time::sleep;
+
+use crate::admin::health::Health;
+use crate::admin::listener::AdminListener;
+use crate::app::health::Phase;
+use crate::app::health::ReplicaHealth;
+use crate::config;
+use crate::config::Config;
+use crate::delivery::settings::Settings;
+use crate::delivery::shard::Shard;
+use crate::kafka::control;
+use crate::kafka::control::KafkaHandle;
+use crate::log::budget::Budget;
+use crate::registry::directory::Directory;
+use crate::registry::intake::Intake;
+use crate::registry::intake::IntakeSettings;
+use crate::registry::message::Command;
+use crate::server::config::ServerConfig;
+use crate::server::listener::Drained;
+use crate::server::listener::Listener;
+use crate::server::listener::WorkerParts;
+use crate::server::settings::ServerSettings;
+use crate::server::token::Verifier;
+use crate::telemetry::events::DrainEnded;
+use crate::telemetry::events::DrainStarted;
+use crate::telemetry::events::Panicked;
+use crate::telemetry::events::Serving;
+use crate::telemetry::log;
+use crate::telemetry::recorder::Recorder;
+use crate::types::ids::ShardId;
+
+/// Where a running server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    pub clients: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// A wish that the server ends: the first one drains it, the second hurries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndSignal;
+
+/// Runs the server of the configuration at `path` until a signal ends it.
+///
+/// # Errors
+///
+/// What keeps the server from starting, in one sentence.
+pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let config = config::load(path, std::env::vars())?;
+    log::install(&config.log)?;
+    abort_on_panic();
+    actix_web::rt::System::new().block_on(async {
+        let (end, ended) = mpsc::channel(END_SIGNALS);
+        forward_signals(end).context("signals can't be handled")?;
+        let (ready, addresses) = oneshot::channel();
+        spawn_local(async move {
+            if let Ok(Addresses { clients, admin }) = addresses.await {
+                // Nobody may read the output; the log has it as well.
+                let _ = writeln!(
+                    io::stdout(),
+                    "brucke serves clients at ws://{clients}/v1/ws, operators at http://{admin}"
+                );
+            }
+        });
+        serve(config, ended, ready).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves until told to end; says through `ready` where. To be called within an
+/// actix system.
+///
+/// # Errors
+///
+/// What keeps the server from starting, in one sentence.
+pub async fn serve(
+    config: Config,
+    mut ended: mpsc::Receiver<EndSignal>,
+    ready: oneshot::Sender<Addresses>,
+) -> anyhow::Result<()> {
+    let (drain_delay, drain_window) = (config.server.drain_delay, config.server.drain_window);
+    let parts = Parts::start(config)?;
+    let Parts { kafka, health, mut clients, admin } = parts;
+    let addresses = Addresses { clients: clients.address(), admin: admin.address() };
+    health.enter(Phase::Serving);
+    let workers = clients.workers();
+    Serving { clients: addresses.clients, admin: addresses.admin, workers }.emit();
+    // Whoever does not want to know has dropped the other end.
+    let _ = ready.send(addresses);
+    let upkeep = spawn_local(fold_metrics(health.recorder.clone()));
+
+    ended.recv().await;
+    health.enter(Phase::Draining);
+    DrainStarted { delay: drain_delay, window: drain_window }.emit();
+    let drain = async {
+        sleep(drain_delay).await;
+        clients.drain(drain_window).await
+    };
+    let outcome = select! {
+        drained = drain => match drained {
+            Drained::All => "all left",
+            Drained::Some => "time was up",
+        },
+        Some(EndSignal) = ended.recv() => "hurried",
+    };
+    DrainEnded { outcome }.emit();
+    clients.stop().await;
+    admin.stop().await;
+    upkeep.abort();
+    drop(kafka);
+    Ok(())
+}
+
+/// What runs.
+struct Parts {
+    kafka: KafkaHandle,
+    health: Arc<ReplicaHealth>,
+    clients: Listener,
+    admin: AdminListener,
+}
+
+impl Parts {
+    fn start(config: Config) -> anyhow::Result<Self> {
+        let Config { server, admin, kafka, intake, auth, channels, log: _ } = config;
+        let recorder = Recorder::of_process();
+        let channels = Arc::new(channels);
+        let verifier = Verifier::new(auth, channels.claims());
+        let server_settings = ServerSettings::new(&server, verifier.anonymous());
+        let workers = server_settings.workers;
+        let verifier = Arc::new(verifier);
+        let topics: BTreeSet<_> = channels.topics().cloned().collect();
+        let directory = Arc::new(Directory::new(workers.get()));
+        let budget = Budget::new(intake.tail_bytes_max, intake.history_bytes_max);
+        let intake_settings = IntakeSettings {
+            refresh_interval: intake.refresh_interval,
+            linger: intake.linger,
+            retry_interval: intake.retry_interval,
+            history_readers: kafka.history_readers,
+            watched: topics.iter().cloned().collect(),
+        };
+        let intake = Intake::new(intake_settings, Arc::clone(&directory), Arc::clone(&budget));
+        let (command_sender, commands) = crossbeam_channel::bounded::<Command>(COMMANDS_MAX);
+        let kafka = control::start(&kafka, intake, Arc::clone(&directory), commands)
+            .context("the Kafka side can't be started")?;
+        let health = Arc::new(ReplicaHealth {
+            directory: Arc::clone(&directory),
+            kafka: Arc::clone(kafka.status()),
+            budget,
+            recorder,
+            topics,
+            pulses: OnceLock::new(),
+            phase: Mutex::new(Phase::Starting),
+        });
+        let shard = {
+            let settings = delivery_settings(&server, workers);
+            let (directory, verifier) = (Arc::clone(&directory), Arc::clone(&verifier));
+            let seed = fastrand::u64(..);
+            move |id: ShardId| {
+                let (directory, channels) = (Arc::clone(&directory), Arc::clone(&channels));
+                let seed = seed.wrapping_add(u64::from(id.raw()));
+                Shard::new(id, settings.clone(), directory, channels, verifier.clone(), seed)
+            }
+        };
+        let worker_parts =
+            WorkerParts { directory, verifier, commands: command_sender, shard: Arc::new(shard) };
+        let clients = Listener::start(&server_settings, &worker_parts).with_context(|| {
+            format!("can't listen for clients at {} (`server.listen`)", server.listen)
+        })?;
+        // Set here and nowhere else.
+        let _ = health.pulses.set(clients.pulses().clone());
+        let asked: Arc<dyn Health> = Arc::clone(&health) as Arc<dyn Health>;
+        let admin = AdminListener::start(admin.listen, asked).with_context(|| {
+            format!("can't listen for operators at {} (`admin.listen`)", admin.listen)
+        })?;
+        Ok(Self { kafka, health, clients, admin })
+    }
+}
+
+/// Returns the settings of one shard of so many.
+fn delivery_settings(server: &ServerConfig, workers: NonZeroU16) -> Settings {
+    let connections_max = server.connections_max.div_ceil(u32::from(workers.get()));
+    Settings {
+        authentication_timeout: server.authentication_timeout,
+        unsent_bytes_max: server.unsent_bytes_max.as_usize(),
+        stuck_reader_timeout: server.stuck_reader_timeout,
+        heartbeat_interval: server.heartbeat_interval,
+        pong_timeout: server.pong_timeout,
+        progress_interval: server.progress_interval,
+        subscriptions_per_connection_max: server.subscriptions_per_connection_max,
+        connections_max: connections_max as usize,
+        frames_per_second: server.frames_per_second,
+        frames_burst: server.frames_burst,
+        expiry_warning: server.expiry_warning,
+        start_timeout: server.start_timeout,
+        close_timeout: server.close_timeout,
+    }
+}
+
+/// Folds what was measured, for as long as the server runs.
+async fn fold_metrics(recorder: Recorder) {
+    let mut ticks = interval(FOLD_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        recorder.fold();
+    }
+}
+
+fn forward_signals(end: mpsc::Sender<EndSignal>) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    spawn_local(async move {
+        loop {
+            select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // More than two signals say no more than two.
+            let _ = end.try_send(EndSignal);
+        }
+    });
+    Ok(())
+}
+
+/// Ends the process when any thread panics.
+///
+/// A panic is an invariant of ours that broke. A shard that was left in the
+/// middle of a step holds the cursors of all connections of its thread, and
+/// tokio would let their tasks go on: they might skip a record or stand still
+/// for ever. Clients resume at any replica without a loss, so ending is safe and
+/// going on is not.
+fn abort_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        Panicked { place: panic.location().map(ToString::to_string) }.emit();
+        std::process::abort();
+    }));
+}
+
+/// Wishes that shards may have waiting at the Kafka side. Where it is full, the
+/// worker waits.
+const COMMANDS_MAX: usize = 65_536;
+/// Signals that wait to be taken.
+const END_SIGNALS: usize = 2;
+const FOLD_INTERVAL: Duration = Duration::from_secs(5);

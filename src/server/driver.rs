@@ -1,0 +1,75 @@
+//! The loop of one worker thread.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::task::yield_now;
+use tokio::time::sleep_until;
+
+use crate::registry::directory::Directory;
+use crate::server::pulse::Pulses;
+use crate::server::worker::Turn;
+use crate::server::worker::Worker;
+use crate::types::ids::ShardId;
+
+/// What all workers are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum Order {
+    /// Serve whoever comes.
+    Serve,
+    /// Let nobody in, and ask all to leave within the window.
+    Drain(Duration),
+}
+
+/// Drives a worker until its thread ends: mail, deadlines and turns of work as
+/// they come due. Sockets drive it from their own tasks; between two turns of
+/// work they have theirs.
+pub(in crate::server) async fn drive(
+    worker: Rc<Worker>,
+    shard: ShardId,
+    directory: Arc<Directory>,
+    mut orders: watch::Receiver<Order>,
+    drained: mpsc::Sender<ShardId>,
+    pulses: Pulses,
+) {
+    let mailbox = directory.mailbox(shard);
+    let wake = Arc::clone(worker.wake());
+    mailbox.set_waker(move || wake.notify_one());
+    let mut said = Said::Nothing;
+    loop {
+        pulses.beat(shard);
+        worker.handle_mail(mailbox);
+        worker.handle_deadline();
+        worker.publish();
+        if said == Said::Nothing && worker.is_drained() {
+            said = Said::Drained;
+            // The channel has a place for each shard.
+            let _ = drained.try_send(shard);
+        }
+        if worker.turn() == Turn::Busy {
+            yield_now().await;
+            continue;
+        }
+        let deadline = worker.arm();
+        select! {
+            () = worker.wake().notified() => {}
+            () = sleep_until(deadline.into()) => {}
+            Ok(()) = orders.changed() => {
+                if let Order::Drain(window) = *orders.borrow_and_update() {
+                    worker.drain(window);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the end of a drain was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Drained,
+}

@@ -1,0 +1,178 @@
+//! One client's socket, and the small task that waits for it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
+
+use crate::delivery::subscription::ConnectionKey;
+use crate::server::settings::SocketSettings;
+use crate::server::worker::Worker;
+
+/// The socket of one connection. Its worker writes to it; its [`LinkTask`]
+/// reads from it and waits until it can be written again.
+pub(in crate::server) struct Link {
+    pub(in crate::server) key: ConnectionKey,
+    pub(in crate::server) stream: TcpStream,
+    phase: Cell<Phase>,
+    /// Wakes the task; `None` before its first turn.
+    task: Cell<Option<Waker>>,
+}
+
+/// What the task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Bytes of the peer.
+    Reading,
+    /// Those, and room for bytes that the socket did not take.
+    Blocked,
+    /// Nothing: the worker is done with the connection.
+    Ended,
+}
+
+impl Link {
+    pub(in crate::server) fn new(key: ConnectionKey, stream: TcpStream) -> Rc<Self> {
+        Rc::new(Self { key, stream, phase: Cell::new(Phase::Reading), task: Cell::new(None) })
+    }
+
+    /// Notes that the socket takes no more for now.
+    pub(in crate::server) fn block(&self) {
+        self.enter(Phase::Blocked);
+    }
+
+    /// Notes that everything is written.
+    pub(in crate::server) fn unblock(&self) {
+        if self.phase.get() == Phase::Blocked {
+            self.phase.set(Phase::Reading);
+        }
+    }
+
+    /// Ends the task.
+    pub(in crate::server) fn end(&self) {
+        self.enter(Phase::Ended);
+    }
+
+    /// Lets the kernel forget what it still has for the peer, who gets a reset
+    /// when the last owner of the link is gone.
+    pub(in crate::server) fn cut(&self) {
+        // A socket that can't be set is gone already.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    fn enter(&self, phase: Phase) {
+        let before = self.phase.replace(phase);
+        if before != phase
+            && let Some(task) = self.task.take()
+        {
+            task.wake();
+        }
+    }
+
+    fn note_task(&self, waker: &Waker) {
+        let known = self.task.take().filter(|known| known.will_wake(waker));
+        self.task.set(Some(known.unwrap_or_else(|| waker.clone())));
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("key", &self.key)
+            .field("phase", &self.phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits for one socket: two pointers and no buffer, for there is one task per
+/// connection and most of them are idle.
+pub(in crate::server) struct LinkTask {
+    pub(in crate::server) worker: Rc<Worker>,
+    pub(in crate::server) link: Rc<Link>,
+}
+
+impl Future for LinkTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Self { worker, link } = &*self;
+        link.note_task(context.waker());
+        for _ in 0..TURNS_MAX {
+            let write = match link.phase.get() {
+                Phase::Ended => return Poll::Ready(()),
+                Phase::Reading => Poll::Pending,
+                Phase::Blocked => link.stream.poll_write_ready(context),
+            };
+            let read = link.stream.poll_read_ready(context);
+            if write.is_pending() && read.is_pending() {
+                return Poll::Pending;
+            }
+            if write.is_ready() {
+                worker.flush(link);
+            }
+            if read.is_ready() && link.phase.get() != Phase::Ended {
+                worker.read(link);
+            }
+        }
+        // The peer sends without end: the others of this thread come first.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Sets a client's socket.
+///
+/// # Errors
+///
+/// When the socket is gone or the system does not know an option.
+pub(in crate::server) fn tune(stream: &TcpStream, settings: SocketSettings) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_send_buffer_size(settings.send_buffer_bytes)?;
+    #[cfg(target_os = "linux")]
+    {
+        socket.set_tcp_notsent_lowat(settings.unsent_low_water_bytes)?;
+        socket.set_tcp_user_timeout(Some(settings.user_timeout))?;
+    }
+    Ok(())
+}
+
+/// Ends a connection in order: says that no more comes, then reads what is
+/// still on its way. Closed with bytes unread, the kernel would send a reset,
+/// and the peer might never see the Close frame or the refusal before it.
+pub(in crate::server) async fn linger(stream: &TcpStream) {
+    if SockRef::from(stream).shutdown(std::net::Shutdown::Write).is_err() {
+        return;
+    }
+    let deadline = Instant::now() + LINGER_MAX;
+    let mut unread = [0; LINGER_CHUNK_BYTES];
+    for _ in 0..LINGER_CHUNKS_MAX {
+        if !matches!(timeout_at(deadline, stream.readable()).await, Ok(Ok(()))) {
+            return;
+        }
+        match stream.try_read(&mut unread) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Turns that a socket may take before other tasks have theirs.
+const TURNS_MAX: usize = 8;
+/// How long the peer has to take note that the connection ends.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+const LINGER_CHUNK_BYTES: usize = 4 << 10;
+/// Reads after which a peer that goes on sending is cut off.
+const LINGER_CHUNKS_MAX: usize = 1_024;

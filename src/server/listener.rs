@@ -1,0 +1,231 @@
+//! The clients' listener: binds, starts the workers, and ends them in order.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use actix_codec::Framed;
+use actix_http::HttpService;
+use actix_http::KeepAlive;
+use actix_http::Request;
+use actix_http::error::DispatchError;
+use actix_http::h1::Codec;
+use actix_server::Server;
+use actix_server::ServerHandle;
+use actix_service::ServiceFactory;
+use actix_service::fn_factory;
+use actix_service::fn_service;
+use actix_service::map_config;
+use actix_web::App;
+use actix_web::dev::AppConfig;
+use actix_web::web;
+use crossbeam_channel::Sender;
+use socket2::Domain;
+use socket2::SockRef;
+use socket2::Socket;
+use socket2::Type;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use crate::delivery::shard::Shard;
+use crate::registry::directory::Directory;
+use crate::registry::message::Command;
+use crate::server::driver;
+use crate::server::driver::Order;
+use crate::server::pulse::Pulses;
+use crate::server::routes;
+use crate::server::routes::Gate;
+use crate::server::settings::ServerSettings;
+use crate::server::upgrade;
+use crate::server::worker::Worker;
+use crate::telemetry::events::ListenerFailed;
+use crate::tenancy::verify::Verify;
+use crate::types::ids::ShardId;
+
+/// What the workers are made of.
+#[derive(Clone)]
+pub struct WorkerParts {
+    pub directory: Arc<Directory>,
+    pub verifier: Arc<dyn Verify>,
+    /// Where wishes for the Kafka side go.
+    pub commands: Sender<Command>,
+    /// Makes the shard of a worker, on the worker's own thread.
+    pub shard: Arc<dyn Fn(ShardId) -> Shard + Send + Sync>,
+}
+
+impl fmt::Debug for WorkerParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerParts").finish_non_exhaustive()
+    }
+}
+
+/// The running listener.
+#[derive(Debug)]
+pub struct Listener {
+    address: SocketAddr,
+    socket: TcpListener,
+    server: ServerHandle,
+    orders: watch::Sender<Order>,
+    drained: mpsc::Receiver<ShardId>,
+    pulses: Pulses,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Every client has left.
+    All,
+    /// Time was up.
+    Some,
+}
+
+impl Listener {
+    /// Binds and starts the workers. To be called within an actix system.
+    ///
+    /// # Errors
+    ///
+    /// When the address can't be bound or a worker can't be started.
+    pub fn start(settings: &ServerSettings, parts: &WorkerParts) -> io::Result<Self> {
+        let workers = settings.workers.get();
+        let socket = bind(settings.address)?;
+        let address = socket.local_addr()?;
+        let (orders, _) = watch::channel(Order::Serve);
+        let (drained_sender, drained) = mpsc::channel(usize::from(workers));
+        let next_shard = Arc::new(AtomicU16::new(0));
+        let pulses = Pulses::new(workers);
+        let factory = {
+            let (settings, parts) = (settings.clone(), parts.clone());
+            let (orders, pulses) = (orders.clone(), pulses.clone());
+            move || {
+                let shard = ShardId::new(next_shard.fetch_add(1, Relaxed));
+                assert!(shard.raw() < settings.workers.get(), "actix starts each worker once");
+                let worker = Worker::new((parts.shard)(shard), parts.commands.clone());
+                let drive = driver::drive(
+                    Rc::clone(&worker),
+                    shard,
+                    Arc::clone(&parts.directory),
+                    orders.subscribe(),
+                    drained_sender.clone(),
+                    pulses.clone(),
+                );
+                spawn_local(drive);
+                service(&settings, &parts, worker)
+            }
+        };
+        let server = Server::build()
+            .workers(usize::from(workers))
+            .disable_signals()
+            .listen("clients", socket.try_clone()?, factory)?
+            .run();
+        let handle = server.handle();
+        spawn_local(async move {
+            if let Err(error) = server.await {
+                ListenerFailed { error }.emit();
+            }
+        });
+        Ok(Self { address, socket, server: handle, orders, drained, pulses })
+    }
+
+    /// Returns where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns how many worker threads there are.
+    pub fn workers(&self) -> u16 {
+        u16::try_from(self.drained.max_capacity()).expect("made from as many")
+    }
+
+    /// Returns what tells whether the workers get on.
+    pub fn pulses(&self) -> &Pulses {
+        &self.pulses
+    }
+
+    /// Lets nobody in any more, and sends everybody away over `window`.
+    pub async fn drain(&mut self, window: Duration) -> Drained {
+        self.server.pause().await;
+        // actix keeps the socket open, and whoever connects would wait for
+        // nothing: refuse them instead.
+        let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+        self.orders.send_replace(Order::Drain(window));
+        let all = async {
+            for _ in 0..self.drained.max_capacity() {
+                self.drained.recv().await;
+            }
+        };
+        match timeout(window + DRAIN_GRACE, all).await {
+            Ok(()) => Drained::All,
+            Err(_) => Drained::Some,
+        }
+    }
+
+    /// Ends the workers; whoever is still connected is cut off.
+    pub async fn stop(self) {
+        self.server.stop(false).await;
+    }
+}
+
+/// Returns what serves the connections of one worker.
+fn service(
+    settings: &ServerSettings,
+    parts: &WorkerParts,
+    worker: Rc<Worker>,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
++ use<> {
+    let sockets = settings.sockets;
+    let gate = web::Data::new(Gate {
+        worker: Rc::clone(&worker),
+        rules: settings.rules.clone(),
+        authentication: settings.authentication.clone(),
+        verifier: Arc::clone(&parts.verifier),
+    });
+    let upgradable = App::new().app_data(gate).configure(routes::upgradable);
+    let upgradable = Rc::new(map_config(upgradable, |()| AppConfig::default()));
+    let plain = map_config(App::new().configure(routes::plain), |()| AppConfig::default());
+    let upgrade = fn_factory(move || {
+        let (upgradable, worker) = (Rc::clone(&upgradable), Rc::clone(&worker));
+        async move {
+            let application = Rc::new(upgradable.new_service(()).await?);
+            Ok::<_, ()>(fn_service(
+                move |(request, framed): (Request, Framed<TcpStream, Codec>)| {
+                    let (application, worker) = (Rc::clone(&application), Rc::clone(&worker));
+                    async move {
+                        upgrade::serve(&*application, &worker, sockets, request, framed).await;
+                        Ok::<(), actix_web::Error>(())
+                    }
+                },
+            ))
+        }
+    });
+    HttpService::build()
+        .keep_alive(KeepAlive::Disabled)
+        .client_request_timeout(settings.head_timeout)
+        // The default of a second fails many a closing handshake.
+        .client_disconnect_timeout(Duration::ZERO)
+        .tcp_nodelay(true)
+        .upgrade(upgrade)
+        .h1(plain)
+        .tcp()
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// How long those who left last have to close their sockets.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// Connections that the system holds back while the workers are busy.
+const BACKLOG: i32 = 4_096;

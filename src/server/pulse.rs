@@ -1,0 +1,36 @@
+//! Whether the worker threads get on.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::types::ids::ShardId;
+
+/// When each worker last went round its loop, which it does at least once a
+/// second.
+#[derive(Debug, Clone)]
+pub struct Pulses {
+    began_at: Instant,
+    /// Milliseconds from the beginning to each worker's last round.
+    rounds: Arc<[AtomicU64]>,
+}
+
+impl Pulses {
+    pub(in crate::server) fn new(workers: u16) -> Self {
+        let rounds = (0..workers).map(|_| AtomicU64::new(0)).collect();
+        Self { began_at: Instant::now(), rounds }
+    }
+
+    pub(in crate::server) fn beat(&self, shard: ShardId) {
+        let millis = u64::try_from(self.began_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.rounds[usize::from(shard.raw())].store(millis, Relaxed);
+    }
+
+    /// Returns how long ago the worker that is furthest behind went round.
+    pub fn oldest(&self) -> Duration {
+        let round = self.rounds.iter().map(|round| round.load(Relaxed)).min().unwrap_or(0);
+        self.began_at.elapsed().saturating_sub(Duration::from_millis(round))
+    }
+}

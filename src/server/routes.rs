@@ -1,0 +1,113 @@
+//! The routes of the clients' listener.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use actix_web::web;
+
+use crate::delivery::connection::Opening;
+use crate::server::handshake;
+use crate::server::refusal::Refusal;
+use crate::server::settings::Authentication;
+use crate::server::settings::HandshakeRules;
+use crate::server::worker;
+use crate::server::worker::NoRoom;
+use crate::server::worker::Worker;
+use crate::telemetry::events::HandshakeRefused;
+use crate::telemetry::events::TokenRefused;
+use crate::tenancy::verify::Verify;
+
+/// What a worker's handlers need.
+#[derive(Debug)]
+pub(in crate::server) struct Gate {
+    pub(in crate::server) worker: Rc<Worker>,
+    pub(in crate::server) rules: HandshakeRules,
+    pub(in crate::server) authentication: Authentication,
+    pub(in crate::server) verifier: Arc<dyn Verify>,
+}
+
+/// Marks an answer whose connection becomes a WebSocket.
+#[derive(Debug)]
+pub(in crate::server) struct Takeover(pub(in crate::server) Opening);
+
+/// Adds the routes of requests whose stream can be taken over.
+pub(in crate::server) fn upgradable(config: &mut web::ServiceConfig) {
+    config.service(
+        web::resource("/v1/ws")
+            .route(web::get().to(connect))
+            .default_service(web::to(refuse_method)),
+    );
+    config.default_service(web::to(refuse_path));
+}
+
+/// Adds the routes of all other requests.
+pub(in crate::server) fn plain(config: &mut web::ServiceConfig) {
+    config.service(
+        web::resource("/v1/ws")
+            .route(web::get().to(refuse_plain))
+            .default_service(web::to(refuse_method)),
+    );
+    config.default_service(web::to(refuse_path));
+}
+
+async fn connect(request: HttpRequest, gate: web::Data<Gate>) -> HttpResponse {
+    admit(&request, &gate).unwrap_or_else(|refusal| refuse(&refusal))
+}
+
+async fn refuse_plain() -> HttpResponse {
+    refuse(&Refusal::UpgradeRequired)
+}
+
+async fn refuse_method() -> HttpResponse {
+    refuse(&Refusal::MethodNotAllowed)
+}
+
+async fn refuse_path() -> HttpResponse {
+    refuse(&Refusal::NotFound)
+}
+
+/// Answers with a refusal, and counts it.
+pub(in crate::server) fn refuse(refusal: &Refusal) -> HttpResponse {
+    let (status, reason) = refusal.row();
+    HandshakeRefused { reason, status: status.as_u16() }.emit();
+    refusal.response()
+}
+
+/// Checks a handshake, cheapest first: when there is no room, no token is
+/// looked at.
+fn admit(request: &HttpRequest, gate: &Gate) -> Result<HttpResponse, Refusal> {
+    gate.worker.room()?;
+    let handshake = handshake::read(request.head(), &gate.rules)?;
+    let principal = match (&gate.authentication, handshake.token) {
+        (Authentication::Off(principal), _) => Some(Arc::clone(principal)),
+        (Authentication::Required, None) => None,
+        (Authentication::Required, Some(token)) => {
+            let verified = gate.verifier.verify(&token, worker::now().wall);
+            let verified = verified.map_err(|refusal| {
+                TokenRefused { reason: refusal.reason }.emit();
+                Refusal::TokenRefused(refusal.message)
+            });
+            Some(Arc::new(verified?))
+        }
+    };
+    let mut response = actix_http::ws::handshake_response(request.head());
+    if let Some(subprotocol) = handshake.subprotocol {
+        response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
+    }
+    let mut response: HttpResponse = response.finish().map_into_boxed_body().into();
+    let opening = Opening { encoding: handshake.encoding, principal };
+    response.extensions_mut().insert(Takeover(opening));
+    Ok(response)
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(reason: NoRoom) -> Self {
+        match reason {
+            NoRoom::Full => Self::Full,
+            NoRoom::Draining => Self::Draining,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The settings of the clients' edge, as its parts need them.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::server::config::ServerConfig;
+use crate::server::origin::Origin;
+use crate::tenancy::principal::Principal;
+
+/// How clients reach this process.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Where clients connect; port 0 takes any that is free.
+    pub address: SocketAddr,
+    /// Worker threads, and so shards.
+    pub workers: NonZeroU16,
+    /// Time that a client has for the head of its request.
+    pub head_timeout: Duration,
+    pub rules: HandshakeRules,
+    pub sockets: SocketSettings,
+    pub authentication: Authentication,
+}
+
+/// Which handshakes are let in.
+#[derive(Debug, Clone)]
+pub struct HandshakeRules {
+    /// The origins of pages that may connect.
+    pub origins: Vec<Origin>,
+    pub hosts: Hosts,
+    pub query_token: QueryToken,
+}
+
+/// Names under which this server may be asked for, without a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hosts {
+    /// Whatever name the client used.
+    Any,
+    /// These. On loopback this is what keeps a page of a foreign site, whose
+    /// name was made to point here (DNS rebinding), from reading local data.
+    Only(Vec<String>),
+}
+
+/// Whether a token may stand in the URL, where proxies and browsers log it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryToken {
+    /// A token in the URL is an error.
+    Refused,
+    /// A token in the URL is taken.
+    Taken,
+}
+
+/// Who clients are.
+#[derive(Debug, Clone)]
+pub enum Authentication {
+    /// Whoever their token says.
+    Required,
+    /// Everybody is this principal.
+    Off(Arc<Principal>),
+}
+
+/// How the sockets of clients are set.
+#[derive(Debug, Clone, Copy)]
+pub struct SocketSettings {
+    /// Bytes that the kernel may keep for one client that reads slowly.
+    pub send_buffer_bytes: usize,
+    /// Bytes handed to the kernel but not sent on, above which a socket is no
+    /// longer writable: back-pressure then shows in the cursor.
+    pub unsent_low_water_bytes: u32,
+    /// How long sent bytes may stay unacknowledged by a peer that vanished.
+    pub user_timeout: Duration,
+}
+
+impl ServerSettings {
+    /// Takes what an operator has set; `anonymous` is who clients are without a
+    /// token, if they may be.
+    pub fn new(config: &ServerConfig, anonymous: Option<Principal>) -> Self {
+        Self {
+            address: config.listen,
+            workers: workers(config.workers),
+            head_timeout: config.handshake_timeout,
+            rules: HandshakeRules {
+                origins: config.allowed_origins.clone(),
+                hosts: hosts(config),
+                query_token: match config.token_in_query {
+                    true => QueryToken::Taken,
+                    false => QueryToken::Refused,
+                },
+            },
+            sockets: SocketSettings {
+                send_buffer_bytes: config.socket_send_buffer.as_usize(),
+                unsent_low_water_bytes: UNSENT_LOW_WATER_BYTES,
+                // A reader that stands still is the shard's to judge; the
+                // kernel judges one that is gone.
+                user_timeout: config.pong_timeout,
+            },
+            authentication: match anonymous {
+                None => Authentication::Required,
+                Some(principal) => Authentication::Off(Arc::new(principal)),
+            },
+        }
+    }
+}
+
+fn workers(configured: Option<u32>) -> NonZeroU16 {
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    let workers = configured.unwrap_or_else(cores).min(WORKERS_MAX);
+    u16::try_from(workers).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN)
+}
+
+fn hosts(config: &ServerConfig) -> Hosts {
+    if config.allowed_hosts.is_empty() && !config.listen.ip().is_loopback() {
+        return Hosts::Any;
+    }
+    let mut hosts = config.allowed_hosts.clone();
+    if config.listen.ip().is_loopback() {
+        hosts.extend(LOOPBACK_HOSTS.map(str::to_owned));
+    }
+    Hosts::Only(hosts)
+}
+
+const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+const UNSENT_LOW_WATER_BYTES: u32 = 32 << 10;
+const WORKERS_MAX: u32 = 1_024;

@@ -1,0 +1,396 @@
+//! One worker thread: its shard, its sockets, and what moves bytes between them.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use crossbeam_channel::Sender;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+use crate::delivery::connection::Opening;
+use crate::delivery::outbox::Outbox;
+use crate::delivery::shard::Output;
+use crate::delivery::shard::Shard;
+use crate::delivery::subscription::ConnectionKey;
+use crate::registry::directory::Mailbox;
+use crate::registry::message::Command;
+use crate::server::link;
+use crate::server::link::Link;
+use crate::server::link::LinkTask;
+use crate::telemetry::publish::Publisher;
+use crate::types::ids::Timestamp;
+use crate::types::moment::Moment;
+
+/// The shard of this thread and the sockets of its connections.
+///
+/// Every method runs to its end without waiting, and takes the shard for one
+/// call at a time, so that no two borrows ever meet.
+pub(in crate::server) struct Worker {
+    shard: RefCell<Shard>,
+    links: RefCell<HashMap<ConnectionKey, Rc<Link>>>,
+    /// What is read from a socket, and the small frames that leave in one write,
+    /// stand here for a moment: one buffer for all connections of the thread.
+    scratch: RefCell<Box<[u8]>>,
+    commands: Sender<Command>,
+    /// Wakes the driver; other threads do so through the mailbox.
+    wake: Arc<Notify>,
+    /// When the driver wakes by itself.
+    armed: Cell<Option<Instant>>,
+    /// Sockets that are no longer connections but not closed yet.
+    lingering: Rc<Cell<usize>>,
+    mode: Cell<Mode>,
+    publisher: RefCell<Publisher>,
+}
+
+/// Whether clients are welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Serving,
+    Draining,
+}
+
+/// No place for another connection.
+#[derive(Debug)]
+pub(in crate::server) enum NoRoom {
+    Full,
+    Draining,
+}
+
+impl Worker {
+    pub(in crate::server) fn new(shard: Shard, commands: Sender<Command>) -> Rc<Self> {
+        Rc::new(Self {
+            shard: RefCell::new(shard),
+            links: RefCell::default(),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
+            commands,
+            wake: Arc::new(Notify::new()),
+            armed: Cell::new(None),
+            lingering: Rc::default(),
+            mode: Cell::new(Mode::Serving),
+            publisher: RefCell::default(),
+        })
+    }
+
+    /// Returns what wakes the driver.
+    pub(in crate::server) fn wake(&self) -> &Arc<Notify> {
+        &self.wake
+    }
+
+    /// Says whether another connection would be let in.
+    pub(in crate::server) fn room(&self) -> Result<(), NoRoom> {
+        match self.mode.get() {
+            Mode::Draining => Err(NoRoom::Draining),
+            Mode::Serving if !self.shard.borrow().has_room() => Err(NoRoom::Full),
+            Mode::Serving => Ok(()),
+        }
+    }
+
+    /// Takes a place for a connection whose handshake is about to be answered.
+    pub(in crate::server) fn open(&self, opening: Opening) -> Result<ConnectionKey, NoRoom> {
+        self.room()?;
+        self.shard.borrow_mut().handle_open(opening, now()).ok_or(NoRoom::Full)
+    }
+
+    /// Gives the connection its socket, and what was read of it already.
+    pub(in crate::server) fn connect(
+        self: &Rc<Self>,
+        key: ConnectionKey,
+        stream: TcpStream,
+        received: &mut [u8],
+    ) {
+        if self.shard.borrow().outbox(key).is_none() {
+            // The shard gave it up before it had a socket.
+            return;
+        }
+        let link = Link::new(key, stream);
+        self.links.borrow_mut().insert(key, Rc::clone(&link));
+        spawn_local(LinkTask { worker: Rc::clone(self), link: Rc::clone(&link) });
+        if !received.is_empty() {
+            self.shard.borrow_mut().handle_bytes(key, received, now());
+        }
+        // What the shard said before there was a socket is still in the outbox.
+        self.flush(&link);
+    }
+
+    /// Forgets a connection whose handshake could not be answered.
+    pub(in crate::server) fn close_unconnected(&self, key: ConnectionKey) {
+        self.shard.borrow_mut().handle_closed(key);
+        self.do_outputs();
+        self.rearm();
+    }
+
+    /// Reads once from a socket that has something.
+    pub(in crate::server) fn read(&self, link: &Rc<Link>) {
+        let received = {
+            let mut scratch = self.scratch.borrow_mut();
+            let received = link.stream.try_read(&mut scratch);
+            if let Ok(length @ 1..) = received {
+                let mut shard = self.shard.borrow_mut();
+                shard.handle_bytes(link.key, &mut scratch[..length], now());
+            }
+            received
+        };
+        match received {
+            Ok(0) => self.lose(link),
+            Ok(length) => self.publisher.borrow_mut().read(length),
+            Err(error) if is_passing(&error) => return,
+            Err(_) => self.lose(link),
+        }
+        self.do_outputs();
+        self.rearm();
+    }
+
+    /// Writes to a socket that can be written again.
+    pub(in crate::server) fn flush(&self, link: &Rc<Link>) {
+        self.write(link);
+        self.do_outputs();
+        self.rearm();
+    }
+
+    /// Takes what other threads left for the shard.
+    pub(in crate::server) fn handle_mail(&self, mailbox: &Mailbox) {
+        for (index, event) in mailbox.take().into_iter().enumerate() {
+            self.shard.borrow_mut().handle_event(event, now());
+            // What several partitions bring leaves in one write, but not so much
+            // that unsent bytes add up.
+            if index % EVENTS_MAX == EVENTS_MAX - 1 {
+                self.do_outputs();
+            }
+        }
+        self.do_outputs();
+    }
+
+    /// Calls the shard when its deadline has come.
+    pub(in crate::server) fn handle_deadline(&self) {
+        let now = now();
+        // A shard that never was called says no deadline.
+        let due = self.shard.borrow().next_deadline().is_none_or(|at| at <= now.instant);
+        if due {
+            self.shard.borrow_mut().handle_timeout(now);
+            self.do_outputs();
+        }
+    }
+
+    /// Lets the shard do one turn of its work, if it has any.
+    pub(in crate::server) fn turn(&self) -> Turn {
+        if !self.shard.borrow().has_work() {
+            return Turn::Idle;
+        }
+        self.shard.borrow_mut().handle_turn(now());
+        self.do_outputs();
+        if self.shard.borrow().has_work() { Turn::Busy } else { Turn::Idle }
+    }
+
+    /// Lets nobody in any more, and asks all who are there to leave.
+    pub(in crate::server) fn drain(&self, window: Duration) {
+        self.mode.set(Mode::Draining);
+        self.shard.borrow_mut().handle_drain(window, now());
+        self.do_outputs();
+    }
+
+    /// Says whether a drain is over.
+    pub(in crate::server) fn is_drained(&self) -> bool {
+        let gone = self.links.borrow().is_empty() && self.lingering.get() == 0;
+        self.mode.get() == Mode::Draining && gone
+    }
+
+    /// Publishes what was counted, if it is time to.
+    pub(in crate::server) fn publish(&self) {
+        let mut publisher = self.publisher.borrow_mut();
+        if publisher.is_due(Instant::now()) {
+            publisher.publish(self.shard.borrow_mut().take_counts());
+        }
+    }
+
+    /// Returns when the driver must run again, and remembers it: whoever brings
+    /// an earlier deadline wakes the driver.
+    pub(in crate::server) fn arm(&self) -> Instant {
+        let publish_at = self.publisher.borrow().next_at();
+        let deadline = self.shard.borrow().next_deadline();
+        let at = deadline.map_or(publish_at, |deadline| deadline.min(publish_at));
+        self.armed.set(Some(at));
+        at
+    }
+
+    /// Wakes the driver if it sleeps too long for what the shard wants now.
+    fn rearm(&self) {
+        let shard = self.shard.borrow();
+        let sooner = shard
+            .next_deadline()
+            .is_some_and(|deadline| self.armed.get().is_none_or(|armed| deadline < armed));
+        if sooner || shard.has_work() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Does what the shard says, until it says nothing more.
+    fn do_outputs(&self) {
+        loop {
+            let output = self.shard.borrow_mut().poll_output();
+            match output {
+                None => return,
+                Some(Output::Command(command)) => self.send(command),
+                Some(Output::Write(key)) => {
+                    let link = self.links.borrow().get(&key).cloned();
+                    // A connection that is being opened has no socket yet.
+                    if let Some(link) = link {
+                        self.write(&link);
+                    }
+                }
+                Some(Output::Finish(key)) => {
+                    if let Some(link) = self.take_link(key) {
+                        self.finish(link);
+                    }
+                }
+                Some(Output::Abort(key)) => {
+                    if let Some(link) = self.take_link(key) {
+                        link.cut();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes what is unsent until the socket takes no more.
+    fn write(&self, link: &Rc<Link>) {
+        for _ in 0..WRITES_MAX {
+            let written = {
+                let shard = self.shard.borrow();
+                let unsent = shard.outbox(link.key).filter(|outbox| !outbox.is_empty());
+                let Some(unsent) = unsent else {
+                    link.unblock();
+                    return;
+                };
+                write_once(&link.stream, unsent, &mut self.scratch.borrow_mut())
+            };
+            match written {
+                Ok(length) => {
+                    self.publisher.borrow_mut().written(length);
+                    self.shard.borrow_mut().handle_written(link.key, length, now());
+                }
+                Err(error) if is_passing(&error) => break,
+                Err(_) => {
+                    self.lose(link);
+                    return;
+                }
+            }
+        }
+        // What is left waits for the socket, and others for their turn.
+        link.block();
+    }
+
+    /// Forgets a connection whose socket failed or whose peer went away.
+    fn lose(&self, link: &Rc<Link>) {
+        if self.take_link(link.key).is_some() {
+            self.shard.borrow_mut().handle_closed(link.key);
+        }
+    }
+
+    fn finish(&self, link: Rc<Link>) {
+        let lingering = Lingering::new(&self.lingering, &self.wake);
+        spawn_local(async move {
+            link::linger(&link.stream).await;
+            drop(lingering);
+        });
+    }
+
+    fn take_link(&self, key: ConnectionKey) -> Option<Rc<Link>> {
+        let link = self.links.borrow_mut().remove(&key)?;
+        link.end();
+        if self.mode.get() == Mode::Draining {
+            self.wake.notify_one();
+        }
+        Some(link)
+    }
+
+    /// Hands a wish to the Kafka side. Where its channel is full this waits: the
+    /// Kafka side never waits for a shard, so it always goes on.
+    fn send(&self, command: Command) {
+        // No receiver is left only when the process is about to end.
+        let _ = self.commands.send(command);
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+/// Whether there is more to do at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum Turn {
+    Idle,
+    Busy,
+}
+
+/// Counts a socket that is being closed, for as long as it lives.
+struct Lingering {
+    count: Rc<Cell<usize>>,
+    wake: Arc<Notify>,
+}
+
+impl Lingering {
+    fn new(count: &Rc<Cell<usize>>, wake: &Arc<Notify>) -> Self {
+        count.update(|count| count + 1);
+        Self { count: Rc::clone(count), wake: Arc::clone(wake) }
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.count.update(|count| count - 1);
+        self.wake.notify_one();
+    }
+}
+
+/// Writes the first pieces of `unsent`: a large one as it stands, small ones
+/// gathered, for a vectored write of many slices costs twice the copy.
+fn write_once(stream: &TcpStream, unsent: &Outbox, scratch: &mut [u8]) -> io::Result<usize> {
+    let mut pieces = unsent.pieces();
+    let first = pieces.next().expect("an outbox with bytes has a piece");
+    if pieces.len() == 0 || first.len() >= LARGE_BYTES {
+        return stream.try_write(first);
+    }
+    let mut length = 0;
+    for piece in unsent.pieces() {
+        let room = &mut scratch[length..];
+        if piece.len() > room.len() {
+            break;
+        }
+        room[..piece.len()].copy_from_slice(piece);
+        length += piece.len();
+    }
+    stream.try_write(&scratch[..length])
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Reads both clocks.
+pub(in crate::server) fn now() -> Moment {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+    Moment { instant: Instant::now(), wall: Timestamp::from_millis(millis) }
+}
+
+/// Bytes read or gathered at once.
+const SCRATCH_BYTES: usize = 64 << 10;
+/// Bytes from which a piece is written as it stands.
+const LARGE_BYTES: usize = 16 << 10;
+/// Writes to one socket before others have their turn.
+const WRITES_MAX: usize = 16;
+/// Events taken before what they brought is written.
+const EVENTS_MAX: usize = 16;
+
+const _: () = assert!(LARGE_BYTES <= SCRATCH_BYTES);

@@ -1,0 +1,130 @@
+//! Things that happen now and then. `emit` writes the log line and the metric
+//! together, so that one never says what the other does not.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use metrics::counter;
+
+use crate::telemetry::metric;
+
+/// A request did not become a WebSocket.
+#[derive(Debug)]
+pub struct HandshakeRefused {
+    /// Of the table of refusals.
+    pub reason: &'static str,
+    pub status: u16,
+}
+
+impl HandshakeRefused {
+    /// Counts and logs it, at a level that a flood of strangers does not fill.
+    pub fn emit(&self) {
+        counter!(metric::HANDSHAKE_REFUSALS, "reason" => self.reason).increment(1);
+        tracing::debug!(reason = self.reason, status = self.status, "handshake refused");
+    }
+}
+
+/// The token of a handshake was refused.
+#[derive(Debug)]
+pub struct TokenRefused {
+    /// Of the verifier's reasons.
+    pub reason: &'static str,
+}
+
+impl TokenRefused {
+    /// Counts it; the refusal that follows is logged.
+    pub fn emit(&self) {
+        counter!(metric::TOKEN_REFUSALS, "reason" => self.reason).increment(1);
+    }
+}
+
+/// The socket failed while a request was being answered.
+#[derive(Debug)]
+pub struct HandshakeFailed {
+    pub error: io::Error,
+}
+
+impl HandshakeFailed {
+    /// Counts and logs it.
+    pub fn emit(&self) {
+        counter!(metric::HANDSHAKE_REFUSALS, "reason" => "socket_failed").increment(1);
+        tracing::debug!(error = %self.error, "handshake could not be answered");
+    }
+}
+
+/// The clients' listener or the admin listener ended by itself.
+#[derive(Debug)]
+pub struct ListenerFailed {
+    pub error: io::Error,
+}
+
+impl ListenerFailed {
+    /// Logs it.
+    pub fn emit(&self) {
+        tracing::error!(error = %self.error, "a listener ended");
+    }
+}
+
+/// Clients can connect.
+#[derive(Debug)]
+pub struct Serving {
+    pub clients: SocketAddr,
+    pub admin: SocketAddr,
+    pub workers: u16,
+}
+
+impl Serving {
+    /// Logs it.
+    pub fn emit(&self) {
+        let Self { clients, admin, workers } = self;
+        tracing::info!(%clients, %admin, workers, version = env!("CARGO_PKG_VERSION"), "serving");
+    }
+}
+
+/// This replica goes away.
+#[derive(Debug)]
+pub struct DrainStarted {
+    /// How long clients are still let in.
+    pub delay: Duration,
+    /// Over how long they are sent away.
+    pub window: Duration,
+}
+
+impl DrainStarted {
+    /// Logs it.
+    pub fn emit(&self) {
+        let (delay_ms, window_ms) = (self.delay.as_millis(), self.window.as_millis());
+        tracing::info!(delay_ms, window_ms, "draining");
+    }
+}
+
+/// This replica is about to end.
+#[derive(Debug)]
+pub struct DrainEnded {
+    /// Of the ways in which a drain ends.
+    pub outcome: &'static str,
+}
+
+impl DrainEnded {
+    /// Logs it.
+    pub fn emit(&self) {
+        tracing::info!(outcome = self.outcome, "drained");
+    }
+}
+
+/// An invariant broke; the process ends.
+#[derive(Debug)]
+pub struct Panicked {
+    /// Where in the code.
+    pub place: Option<String>,
+}
+
+impl Panicked {
+    /// Logs it. The text of a panic may hold what a client sent, and stands only
+    /// where panics are printed.
+    pub fn emit(&self) {
+        let place = self.place.as_deref().unwrap_or("unknown");
+        tracing::error!(place, "a thread panicked; the process ends, clients resume elsewhere");
+    }
+}
