@@ -25,6 +25,7 @@ use crate::telemetry::recorder::Recorder;
 use crate::types::ids::TopicName;
 
 /// Gathers what the parts know.
+#[derive(Debug)]
 pub struct ReplicaHealth {
     pub directory: Arc<Directory>,
     pub kafka: Arc<KafkaStatus>,
@@ -75,24 +76,21 @@ impl ReplicaHealth {
     }
 
     fn topic_problems(&self) -> Vec<Problem> {
-        let failures = self.directory.failures();
+        let mut failures = self.directory.failures();
+        failures.retain(|topic, _| self.topics.contains(topic));
+        let mut stopped = self.kafka.stopped();
+        stopped.retain(|topic, _| self.topics.contains(topic) && !failures.contains_key(topic));
         let failed = failures.iter().map(|(topic, failure)| Problem {
             kind: kind_of(failure),
             topic: Some(topic.to_string()),
             message: failure.to_string(),
         });
-        let stopped = self.kafka.stopped();
-        let stopped = stopped.iter().filter(|(topic, _)| !failures.contains_key(topic)).map(
-            |(topic, reason)| Problem {
-                kind: ProblemKind::TopicUnusable,
-                topic: Some(topic.to_string()),
-                message: format!("reading topic {topic} stopped: {reason}"),
-            },
-        );
-        let named = |problem: &Problem| {
-            problem.topic.as_ref().is_some_and(|topic| self.topics.contains(topic.as_str()))
-        };
-        failed.chain(stopped).filter(named).collect()
+        let stopped = stopped.iter().map(|(topic, reason)| Problem {
+            kind: ProblemKind::TopicUnusable,
+            topic: Some(topic.to_string()),
+            message: format!("reading topic {topic} stopped: {reason}"),
+        });
+        failed.chain(stopped).collect()
     }
 
     /// Sets the metrics that are states of parts rather than happenings.
