@@ -1,9 +1,11 @@
 //! One WebSocket to a server: frames out, messages in.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures_util::SinkExt;
 use futures_util::StreamExt;
+use serde::Deserialize;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -87,10 +89,12 @@ impl Connection {
                 None => return Err(Ended::Lost("end of stream".to_owned())),
             };
             match message {
-                Message::Text(text) => {
-                    return json::decode_server(&text)
-                        .map_err(|error| Ended::Unreadable(error.message));
-                }
+                Message::Text(text) => match json::decode_server(&text) {
+                    Ok(message) => return Ok(message),
+                    // A newer server may say more than this client understands.
+                    Err(_) if is_of_unknown_type(&text) => {}
+                    Err(error) => return Err(Ended::Unreadable(error.message)),
+                },
                 Message::Close(frame) => {
                     let number = frame.as_ref().map_or(NO_STATUS, |frame| frame.code.into());
                     let reason = frame.map_or(String::new(), |frame| frame.reason.to_string());
@@ -142,7 +146,8 @@ impl Ended {
     /// Returns what to do now, by the protocol's table of close codes.
     pub fn advice(&self) -> Reconnect {
         match self {
-            Self::Unreachable(_) | Self::Lost(_) | Self::Silent(_) => Reconnect::Soon,
+            // As with `overloaded`: many lose their connection at once.
+            Self::Unreachable(_) | Self::Lost(_) | Self::Silent(_) => Reconnect::Backoff,
             Self::Refused { status: 401, .. } => Reconnect::NewToken,
             Self::Refused { status: 429 | 500..=599, .. } => Reconnect::Backoff,
             // A number of somebody between, such as a proxy that goes away.
@@ -180,8 +185,33 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const SILENCE_MIN: Duration = Duration::from_secs(5);
 /// How long to wait for the answer to a Close frame.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
+/// The types of frames that this client knows.
+const TYPES: [&str; 12] = [
+    "welcome",
+    "renewed",
+    "expiring",
+    "subscribed",
+    "records",
+    "progress",
+    "gap",
+    "live",
+    "unsubscribed",
+    "error",
+    "closing",
+    "pong",
+];
 /// The number that stands for a Close frame without one (RFC 6455, 7.1.5).
 const NO_STATUS: u16 = 1005;
+
+/// Says whether a frame is of a type that this client does not know.
+fn is_of_unknown_type(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow, rename = "type")]
+        name: Cow<'a, str>,
+    }
+    serde_json::from_str::<Kind<'_>>(text).is_ok_and(|kind| !TYPES.contains(&&*kind.name))
+}
 
 fn unusable(error: SocketError) -> Ended {
     Ended::Unusable(error.to_string())
@@ -218,7 +248,14 @@ mod tests {
         check(Ended::Refused { status: 503, retry_after: None }, Reconnect::Backoff);
         check(Ended::Refused { status: 401, retry_after: None }, Reconnect::NewToken);
         check(Ended::Refused { status: 404, retry_after: None }, Reconnect::Never);
-        check(Ended::Lost(String::new()), Reconnect::Soon);
+        check(Ended::Lost(String::new()), Reconnect::Backoff);
+    }
+
+    #[test]
+    fn frames_of_later_versions_are_told_from_broken_ones() {
+        assert!(is_of_unknown_type(r#"{"type":"song","text":"la"}"#));
+        assert!(!is_of_unknown_type(r#"{"type":"live"}"#));
+        assert!(!is_of_unknown_type("{}"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::client::connection::Connection;
 use crate::client::connection::Ended;
@@ -65,14 +65,29 @@ pub struct Follower {
     told: VecDeque<Event>,
 }
 
-/// A connection that carries the subscription.
+/// The connection that there is.
 #[derive(Debug)]
 struct Line {
     connection: Connection,
-    sub: SubId,
     token: Option<Token>,
     /// What the server said of the wait, before it closed.
     retry_after: Option<Duration>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// `welcome` and `subscribed` must have arrived by then.
+    Opening {
+        deadline: Instant,
+    },
+    /// The request was refused for now, and is made again then.
+    Refused {
+        until: Instant,
+    },
+    Following {
+        sub: SubId,
+    },
 }
 
 impl Follower {
@@ -120,13 +135,16 @@ impl Follower {
                 self.connect().await?;
                 continue;
             };
-            match line.connection.next().await {
-                Ok(message) => self.handle_message(message).await?,
-                Err(ended) => {
-                    let retry_after = line.retry_after;
-                    let token = line.token.take();
-                    self.handle_end(ended, retry_after, token)?;
+            let heard = match line.phase {
+                Phase::Following { .. } => Some(line.connection.next().await),
+                Phase::Opening { deadline: at } | Phase::Refused { until: at } => {
+                    timeout_at(at, line.connection.next()).await.ok()
                 }
+            };
+            match heard {
+                Some(Ok(message)) => self.handle_message(message).await?,
+                Some(Err(ended)) => self.handle_end(ended)?,
+                None => self.handle_timeout().await?,
             }
         }
     }
@@ -145,49 +163,24 @@ impl Follower {
             return self.wait_for_token();
         }
         let url = &self.wish.urls[self.replica % self.wish.urls.len()];
-        let mut closing = None;
-        let opened = timeout(CONNECT_MAX, self.subscribe(url, token.as_ref(), &mut closing)).await;
-        let opened = opened.unwrap_or(Err(Opening::Ended(Ended::Silent(CONNECT_MAX))));
-        let (connection, sub, place) = match opened {
-            Ok(opened) => opened,
-            Err(Opening::Refused(error)) => return self.handle_refusal(error),
-            Err(Opening::Ended(ended)) => return self.handle_end(ended, closing, token),
+        let deadline = Instant::now() + CONNECT_MAX;
+        let opened = timeout_at(deadline, Connection::open(url)).await;
+        let opened = match opened.unwrap_or(Err(Ended::Silent(CONNECT_MAX))) {
+            Ok(connection) => connection,
+            Err(ended) => return self.come_back(&ended, None, token),
         };
-        self.told.push_back(Event::Subscribed { url: url.clone(), place: place.clone() });
-        self.line = Some(Line { connection, sub, token, retry_after: None });
-        self.checker.handle_subscribed(place.topic_id, &place.positions)?;
-        Ok(())
+        let phase = Phase::Opening { deadline };
+        self.line = Some(Line { connection: opened, token, retry_after: None, phase });
+        match self.line.as_ref().and_then(|line| line.token.clone()) {
+            Some(token) => self.send(&ClientFrame::Authenticate { token }).await,
+            None => Ok(()),
+        }
     }
 
-    /// Opens a connection, says who we are and what we want.
-    async fn subscribe(
-        &self,
-        url: &str,
-        token: Option<&Token>,
-        closing: &mut Option<Duration>,
-    ) -> Result<(Connection, SubId, Place), Opening> {
-        let mut connection = Connection::open(url).await?;
-        if let Some(token) = token {
-            connection.send(&ClientFrame::Authenticate { token: token.clone() }).await?;
-        }
-        loop {
-            match connection.next().await? {
-                ServerMessage::Frame(ServerFrame::Welcome { heartbeat, .. }) => {
-                    connection.expect_heartbeat(heartbeat);
-                    connection.send(&ClientFrame::Subscribe(self.request())).await?;
-                }
-                ServerMessage::Frame(ServerFrame::Subscribed {
-                    sub, topic_id, positions, ..
-                }) => return Ok((connection, sub, Place { topic_id, positions })),
-                ServerMessage::Frame(ServerFrame::Error(error)) if error.id == Some(REQUEST) => {
-                    return Err(Opening::Refused(error));
-                }
-                ServerMessage::Frame(ServerFrame::Closing { retry_after, .. }) => {
-                    *closing = retry_after;
-                }
-                // Nothing else concerns a subscription that has not begun.
-                ServerMessage::Frame(_) | ServerMessage::Records(_) => {}
-            }
+    async fn send(&mut self, frame: &ClientFrame) -> Result<(), FollowError> {
+        match self.line.as_mut().expect("frames go over a line").connection.send(frame).await {
+            Ok(()) => Ok(()),
+            Err(ended) => self.handle_end(ended),
         }
     }
 
@@ -213,45 +206,51 @@ impl Follower {
             ServerMessage::Frame(frame) => frame,
         };
         match frame {
-            ServerFrame::Progress { sub, to } => {
-                check_sub(line, sub)?;
-                self.checker.handle_progress(&to)?;
+            ServerFrame::Welcome { heartbeat, .. } => {
+                line.connection.expect_heartbeat(heartbeat);
+                return self.send(&ClientFrame::Subscribe(self.request())).await;
+            }
+            ServerFrame::Subscribed { sub, topic_id, positions, .. } => {
+                line.phase = Phase::Following { sub };
                 self.retry.handle_success();
+                self.checker.handle_subscribed(topic_id, &positions)?;
+                self.told.push_back(Event::Subscribed {
+                    url: self.wish.urls[self.replica % self.wish.urls.len()].clone(),
+                    place: Place { topic_id, positions },
+                });
+            }
+            ServerFrame::Progress { sub, to } => {
+                line.check_sub(sub)?;
+                self.checker.handle_progress(&to)?;
                 self.told.push_back(Event::Progress);
             }
             ServerFrame::Gap(gap) => {
-                check_sub(line, gap.sub)?;
+                line.check_sub(gap.sub)?;
                 self.checker.handle_gap(&gap)?;
                 self.told.push_back(Event::Gap(gap));
             }
             ServerFrame::Live { sub } => {
-                check_sub(line, sub)?;
-                self.retry.handle_success();
+                line.check_sub(sub)?;
                 self.told.push_back(Event::Live);
             }
             ServerFrame::Closing { retry_after, .. } => line.retry_after = retry_after,
             ServerFrame::Expiring { expires_at } => return self.renew(expires_at).await,
-            ServerFrame::Error(error) if error.sub == Some(line.sub) => {
+            ServerFrame::Error(error) if line.is_ended_by(&error) => {
                 return self.handle_refusal(error);
             }
             ServerFrame::Error(error) => self.told.push_back(Event::Complaint(error)),
-            ServerFrame::Welcome { .. }
-            | ServerFrame::Renewed { .. }
-            | ServerFrame::Subscribed { .. }
-            | ServerFrame::Unsubscribed { .. }
-            | ServerFrame::Pong => {}
+            ServerFrame::Renewed { .. } | ServerFrame::Unsubscribed { .. } | ServerFrame::Pong => {}
         }
         Ok(())
     }
 
     fn handle_records(&mut self, frame: Records) -> Result<(), FollowError> {
         let line = self.line.as_ref().expect("a message comes over a line");
-        check_sub(line, frame.sub)?;
+        line.check_sub(frame.sub)?;
         let Records { partition, from, to, mut records, .. } = frame;
         let offsets = records.iter().map(|record| record.offset);
         let repeats = self.checker.handle_records(partition, from, to, offsets)?;
         records.drain(..repeats);
-        self.retry.handle_success();
         self.told.push_back(Event::Records { partition, records, repeats });
         Ok(())
     }
@@ -265,10 +264,61 @@ impl Follower {
             return Ok(());
         };
         line.token = Some(fresh.clone());
-        if let Err(ended) = line.connection.send(&ClientFrame::Authenticate { token: fresh }).await
-        {
-            self.handle_end(ended, None, None)?;
+        self.send(&ClientFrame::Authenticate { token: fresh }).await
+    }
+
+    /// Takes the passing of the moment that the phase names.
+    async fn handle_timeout(&mut self) -> Result<(), FollowError> {
+        let line = self.line.as_mut().expect("a phase is a line's");
+        if let Phase::Opening { .. } = line.phase {
+            return self.handle_end(Ended::Silent(CONNECT_MAX));
         }
+        line.phase = Phase::Opening { deadline: Instant::now() + CONNECT_MAX };
+        self.send(&ClientFrame::Subscribe(self.request())).await
+    }
+
+    /// Goes on after an error that ended the subscription, if that can help.
+    fn handle_refusal(&mut self, error: ErrorFrame) -> Result<(), FollowError> {
+        if !error.code.retry() {
+            return Err(FollowError::Refused(error));
+        }
+        let wait = self.retry.handle_failure(Reconnect::Backoff, error.retry_after);
+        let wait = wait.expect("backing off never ends");
+        let line = self.line.as_mut().expect("an error comes over a line");
+        line.phase = Phase::Refused { until: Instant::now() + wait };
+        self.told.push_back(Event::Waiting { why: error.message, wait });
+        Ok(())
+    }
+
+    /// Goes on after the end of the connection, if that can help.
+    fn handle_end(&mut self, ended: Ended) -> Result<(), FollowError> {
+        let line = self.line.take().expect("what ends is the line");
+        self.come_back(&ended, line.retry_after, line.token)
+    }
+
+    /// Prepares the next attempt, which may be at another replica.
+    fn come_back(
+        &mut self,
+        ended: &Ended,
+        retry_after: Option<Duration>,
+        token: Option<Token>,
+    ) -> Result<(), FollowError> {
+        let advice = ended.advice();
+        if token.is_none() && ended.wants_token() {
+            return Err(FollowError::Ended(ended.clone()));
+        }
+        if advice == Reconnect::NewToken {
+            self.refused = token;
+            if !self.may_get_token() {
+                return Err(FollowError::TokenRefused);
+            }
+        }
+        let retry_after = retry_after.or(ended.retry_after());
+        let Some(wait) = self.retry.handle_failure(advice, retry_after) else {
+            return Err(FollowError::Ended(ended.clone()));
+        };
+        self.replica = self.replica.wrapping_add(1);
+        self.wait(wait, ended.to_string());
         Ok(())
     }
 
@@ -292,43 +342,23 @@ impl Follower {
         self.not_before = Instant::now() + wait;
         self.told.push_back(Event::Waiting { why, wait });
     }
+}
 
-    /// Goes on after an error that ended the subscription, if that can help.
-    fn handle_refusal(&mut self, error: ErrorFrame) -> Result<(), FollowError> {
-        self.line = None;
-        if !error.code.retry() {
-            return Err(FollowError::Refused(error));
+impl Line {
+    fn check_sub(&self, sub: SubId) -> Result<(), FollowError> {
+        match self.phase {
+            Phase::Following { sub: ours } if ours == sub => Ok(()),
+            _ => Err(FollowError::Stranger(sub)),
         }
-        let wait = self.retry.handle_failure(Reconnect::Backoff, error.retry_after);
-        self.wait(wait.expect("backing off never ends"), error.message);
-        Ok(())
     }
 
-    /// Goes on after the end of a connection, if that can help.
-    fn handle_end(
-        &mut self,
-        ended: Ended,
-        retry_after: Option<Duration>,
-        token: Option<Token>,
-    ) -> Result<(), FollowError> {
-        self.line = None;
-        let advice = ended.advice();
-        if token.is_none() && ended.wants_token() {
-            return Err(FollowError::Ended(ended));
+    /// Says whether an error concerns the subscription, begun or asked for.
+    fn is_ended_by(&self, error: &ErrorFrame) -> bool {
+        match self.phase {
+            Phase::Opening { .. } => error.id == Some(REQUEST),
+            Phase::Following { sub } => error.sub == Some(sub),
+            Phase::Refused { .. } => false,
         }
-        if advice == Reconnect::NewToken {
-            self.refused = token;
-            if !self.may_get_token() {
-                return Err(FollowError::TokenRefused);
-            }
-        }
-        let retry_after = retry_after.or(ended.retry_after());
-        let Some(wait) = self.retry.handle_failure(advice, retry_after) else {
-            return Err(FollowError::Ended(ended));
-        };
-        self.replica = self.replica.wrapping_add(1);
-        self.wait(wait, ended.to_string());
-        Ok(())
     }
 }
 
@@ -380,26 +410,10 @@ pub enum FollowError {
     Ended(Ended),
 }
 
-/// Why a connection never came to carry the subscription.
-enum Opening {
-    Refused(ErrorFrame),
-    Ended(Ended),
-}
-
-impl From<Ended> for Opening {
-    fn from(ended: Ended) -> Self {
-        Self::Ended(ended)
-    }
-}
-
 /// The number of the only request of a connection.
 const REQUEST: RequestId = RequestId::new(1);
 /// How long an attempt may take from the address to the subscription.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
-
-fn check_sub(line: &Line, sub: SubId) -> Result<(), FollowError> {
-    if line.sub == sub { Ok(()) } else { Err(FollowError::Stranger(sub)) }
-}
 
 #[cfg(test)]
 mod tests;

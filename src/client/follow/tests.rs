@@ -244,24 +244,26 @@ async fn a_token_that_runs_out_is_renewed_from_its_file() {
 #[tokio::test]
 async fn a_refusal_that_may_pass_is_tried_again_and_another_ends_it() {
     let replica = Replica::start().await;
-    let refuse = async |code: &str| {
+    let server = async {
         let mut peer = replica.accept().await;
         peer.welcome().await;
-        let request = peer.hear().await;
-        let error = json!({
-            "type": "error", "id": request["id"], "code": code, "message": "no",
-            "retry": code == "unavailable", "retry_after_ms": 20,
-        });
-        peer.say(error).await;
+        peer.say(json!({"type": "song", "text": "of a later version"})).await;
+        for code in ["unavailable", "channel_forbidden"] {
+            let request = peer.hear().await;
+            let error = json!({
+                "type": "error", "id": request["id"], "code": code, "message": "no",
+                "retry": code == "unavailable", "retry_after_ms": 20,
+            });
+            peer.say(error).await;
+        }
         peer
     };
-    let server = async { (refuse("unavailable").await, refuse("channel_forbidden").await) };
     let client = async {
         let mut follower = follow(&[&replica], Credentials::Anonymous);
-        let (event, _) = told(&mut follower).await;
-        assert!(matches!(event, Event::Waiting { .. }), "{event:?}");
+        let wait = Duration::from_millis(20);
+        assert_eq!(told(&mut follower).await.0, Event::Waiting { why: "no".to_owned(), wait });
         let error = follower.next().await.expect_err("the channel is not for us");
         assert_eq!(error.to_string(), "channel_forbidden: no");
     };
-    let (_peers, ()) = tokio::join!(server, client);
+    let (_peer, ()) = tokio::join!(server, client);
 }
