@@ -1,6 +1,5 @@
 //! Brokers that go, come back, and refuse.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -85,59 +84,99 @@ fn no_broker_at_all_is_said_so() {
     assert!(reason.contains("127.0.0.1:1"), "{reason}");
 }
 
+/// Users of the cluster with rules, beside whom only tests may do anything.
+const USERS: [(&str, &str); 2] = [("alice", "alice-secret"), ("mallory", "mallory-secret")];
+
+/// Returns a cluster where each user may do only what a rule allows.
+fn cluster_with_rules() -> KafkaCluster {
+    let authorizer = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+    let properties = [("authorizer.class.name", authorizer), ("super.users", "User:ANONYMOUS")];
+    let own = |(a, b): (&str, &str)| (a.to_owned(), b.to_owned());
+    let users = USERS.map(own).to_vec();
+    let options = KafkaOptions {
+        properties: properties.map(own).into(),
+        secure: Some(SecureListener { users }),
+    };
+    KafkaCluster::start_with(1, &options)
+}
+
+fn allow(cluster: &KafkaCluster, change: &str, user: &str, topic: &str) {
+    let servers = cluster.bootstrap_servers();
+    let user = format!("User:{user}");
+    let mut arguments = vec!["--bootstrap-server", &servers, change, "--allow-principal", &user];
+    arguments.extend(["--operation", "Read", "--topic", topic]);
+    if change == "--remove" {
+        arguments.push("--force");
+    }
+    cluster.tool("org.apache.kafka.tools.AclCommand", &arguments);
+}
+
+fn sign_in(cluster: &KafkaCluster, mechanism: SaslMechanism, user: (&str, &str)) -> KafkaConfig {
+    let mut config = KafkaConfig::new(vec![cluster.secure_servers()]);
+    config.tls = Some(Tls { ca_file: Some(cluster.ca_file()), client: None });
+    let (username, password) = (user.0.to_owned(), user.1.to_owned());
+    config.sasl = Some(Sasl { mechanism, username, password });
+    config
+}
+
 #[test]
 fn passwords_over_tls_open_what_the_rules_allow() {
-    let users = [("alice", "alice-secret"), ("mallory", "mallory-secret")];
-    let cluster = KafkaCluster::start_with(
-        1,
-        &KafkaOptions {
-            properties: BTreeMap::from(
-                [
-                    (
-                        "authorizer.class.name",
-                        "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-                    ),
-                    ("super.users", "User:ANONYMOUS;User:alice"),
-                ]
-                .map(|(key, value)| (key.to_owned(), value.to_owned())),
-            ),
-            secure: Some(SecureListener {
-                users: users.map(|(n, p)| (n.to_owned(), p.to_owned())).to_vec(),
-            }),
-        },
-    );
+    let cluster = cluster_with_rules();
+    let [alice, mallory] = USERS;
     let topic = fresh_topic("secret");
     cluster.admin().create_topic(&topic, 1, &[]);
     cluster.producer().send(&topic, &[NewRecord::new(0, "k", "v")]);
-    let config = |mechanism, username: &str, password: &str| {
-        let mut config = KafkaConfig::new(vec![cluster.secure_servers()]);
-        config.tls = Some(Tls { ca_file: Some(cluster.ca_file()), client: None });
-        config.sasl =
-            Some(Sasl { mechanism, username: username.to_owned(), password: password.to_owned() });
-        config
-    };
+    // To read the topic is all that is asked for: no group, no cluster.
+    allow(&cluster, "--add", alice.0, &topic);
     for mechanism in [SaslMechanism::Plain, SaslMechanism::ScramSha256, SaslMechanism::ScramSha512]
     {
-        let mut rig = KafkaRig::start(&config(mechanism, "alice", "alice-secret"));
+        let mut rig = KafkaRig::start(&sign_in(&cluster, mechanism, alice));
         let source = rig.source(&topic, TenancyRule::Shared);
         let partitions = rig.follow(source);
         let seen = rig.read(source, &partitions[0], 0, 1);
         assert_eq!(seen, [Seen::shared(0, "k", "v")], "{mechanism:?}");
     }
-    let mut rig = KafkaRig::start(&config(SaslMechanism::Plain, "mallory", "mallory-secret"));
-    let source = rig.source(&topic, TenancyRule::Shared);
-    let forbidden = SourceFailure::Forbidden(TopicName::new(topic.as_str()));
-    assert_eq!(rig.fail_to_follow(source), forbidden, "a user whom no rule lets in");
-    let mut rig = KafkaRig::start(&config(SaslMechanism::ScramSha512, "alice", "wrong-secret"));
-    let source = rig.source(&topic, TenancyRule::Shared);
-    let failure = rig.fail_to_follow(source);
-    let SourceFailure::Unreachable { reason, .. } = &failure else { panic!("{failure:?}") };
+    let failure = |config: &KafkaConfig| {
+        let mut rig = KafkaRig::start(config);
+        let source = rig.source(&topic, TenancyRule::Shared);
+        rig.fail_to_follow(source)
+    };
+    let uninvited = failure(&sign_in(&cluster, SaslMechanism::Plain, mallory));
+    assert_eq!(uninvited, SourceFailure::Forbidden(TopicName::new(topic.as_str())));
+    let wrong = (alice.0, "wrong-secret");
+    let unknown = failure(&sign_in(&cluster, SaslMechanism::ScramSha512, wrong));
+    let SourceFailure::Unreachable { reason, .. } = &unknown else { panic!("{unknown:?}") };
     assert!(reason.to_lowercase().contains("authentication"), "{reason}");
-    assert!(!reason.contains("wrong-secret"), "{reason}");
-    let mut trusting_nobody = config(SaslMechanism::Plain, "alice", "alice-secret");
-    trusting_nobody.tls = Some(Tls::default());
-    let mut rig = KafkaRig::start(&trusting_nobody);
+    assert!(!reason.contains(wrong.1), "{reason}");
+    let mut wary = sign_in(&cluster, SaslMechanism::Plain, alice);
+    wary.tls = Some(Tls::default());
+    let untrusted = failure(&wary);
+    let SourceFailure::Unreachable { reason, .. } = &untrusted else { panic!("{untrusted:?}") };
+    assert!(reason.contains("certificate"), "{reason}");
+}
+
+#[test]
+fn leave_to_read_that_was_taken_is_missed_and_used_when_it_is_back() {
+    let cluster = cluster_with_rules();
+    let alice = USERS[0];
+    let topic = fresh_topic("leave");
+    let name = TopicName::new(topic.as_str());
+    cluster.admin().create_topic(&topic, 1, &[]);
+    allow(&cluster, "--add", alice.0, &topic);
+    let mut rig = KafkaRig::start(&sign_in(&cluster, SaslMechanism::Plain, alice));
     let source = rig.source(&topic, TenancyRule::Shared);
-    let failure = rig.fail_to_follow(source);
-    assert!(matches!(failure, SourceFailure::Unreachable { .. }), "{failure:?}");
+    let partitions = rig.follow(source);
+    let producer = cluster.producer();
+    producer.send(&topic, &[NewRecord::new(0, "before", "v")]);
+    assert_eq!(rig.read(source, &partitions[0], 0, 1), [Seen::shared(0, "before", "v")]);
+    allow(&cluster, "--remove", alice.0, &topic);
+    rig.wait_until("the topic is forbidden", |rig| {
+        rig.directory.failures().get(&name) == Some(&SourceFailure::Forbidden(name.clone()))
+    });
+    producer.send(&topic, &[NewRecord::new(0, "meanwhile", "v")]);
+    allow(&cluster, "--add", alice.0, &topic);
+    assert_eq!(rig.read(source, &partitions[0], 1, 2), [Seen::shared(1, "meanwhile", "v")]);
+    rig.wait_until("all is well again", |rig| {
+        rig.directory.failures().is_empty() && rig.handle.status().stopped().is_empty()
+    });
 }
