@@ -50,6 +50,12 @@ impl KafkaHandle {
     pub fn status(&self) -> &Arc<KafkaStatus> {
         &self.status
     }
+
+    /// Says whether every thread still runs. None ends by itself: one that has
+    /// met a fault of ours, and the process should begin anew.
+    pub fn is_running(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
 }
 
 impl Drop for KafkaHandle {
@@ -265,7 +271,8 @@ impl Control {
         }
         while let Some(chunk) = self.waiting.pop_front() {
             let place = place_of(&chunk);
-            let Some(reader) = self.reader_for(&place) else {
+            let Some(reader) = choose(self.readers.iter().map(|reader| &reader.state), &place)
+            else {
                 self.waiting.push_front(chunk);
                 return;
             };
@@ -277,23 +284,23 @@ impl Control {
         }
     }
 
-    /// Chooses a free reader: the one that stands at the place, else one that
-    /// stands nowhere, else any.
-    fn reader_for(&self, place: &Place) -> Option<usize> {
-        let cost = |thread: &HistoryThread| match &thread.state {
-            Sweeping::Idle(Some(at)) if at == place => Some(0),
-            Sweeping::Idle(None) => Some(1),
-            Sweeping::Idle(Some(_)) => Some(2),
-            Sweeping::Busy(_) => None,
-        };
-        let free = self.readers.iter().enumerate().filter_map(|(i, t)| Some((cost(t)?, i)));
-        free.min().map(|(_, index)| index)
-    }
-
     fn ask(&self, question: Question) {
         // The admin threads end only when this sender does.
         let _ = self.question.send(question);
     }
+}
+
+/// Chooses a free reader of history: the one that stands at the place, else one
+/// that stands nowhere, else any.
+fn choose<'a>(readers: impl Iterator<Item = &'a Sweeping>, place: &Place) -> Option<usize> {
+    let cost = |state: &Sweeping| match state {
+        Sweeping::Idle(Some(at)) if at == place => Some(0),
+        Sweeping::Idle(None) => Some(1),
+        Sweeping::Idle(Some(_)) => Some(2),
+        Sweeping::Busy(_) => None,
+    };
+    let free = readers.enumerate().filter_map(|(index, state)| Some((cost(state)?, index)));
+    free.min().map(|(_, index)| index)
 }
 
 fn place_of(chunk: &Chunk) -> Place {
@@ -306,3 +313,28 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const INPUTS_PER_ROUND: usize = 10_000;
 /// Threads whose calls to Kafka may block at the same time.
 const ADMIN_THREADS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ids::Offset;
+    use crate::types::ids::TopicName;
+
+    fn place(partition: usize) -> Place {
+        let partition = PartitionId::from_index(partition);
+        Place { topic: TopicName::new("t"), partition, offset: Offset::ZERO }
+    }
+
+    #[test]
+    fn a_sweep_goes_on_at_the_reader_that_stands_there() {
+        let check = |readers: &[Sweeping], chosen| {
+            assert_eq!(choose(readers.iter(), &place(0)), chosen);
+        };
+        let elsewhere = || Sweeping::Idle(Some(place(1)));
+        let there = || Sweeping::Idle(Some(place(0)));
+        check(&[Sweeping::Idle(None), elsewhere(), there()], Some(2));
+        check(&[elsewhere(), Sweeping::Idle(None)], Some(1));
+        check(&[Sweeping::Busy(place(0)), elsewhere()], Some(1));
+        check(&[Sweeping::Busy(place(0)), Sweeping::Busy(place(1))], None);
+    }
+}

@@ -112,3 +112,43 @@ impl Bell {
         self.rung.store(false, Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: AssignmentId = AssignmentId(1);
+
+    /// Returns how many partitions ring now.
+    fn ready(inbox: &Inbox) -> usize {
+        match inbox.wait(Instant::now()) {
+            Woken::Work { ready, .. } => ready.len(),
+            Woken::Stop => panic!("nobody said stop"),
+        }
+    }
+
+    #[test]
+    fn a_bell_rings_once_until_the_reader_has_looked() {
+        let (inbox, bell) = (Inbox::default(), Bell::new(ID));
+        bell.ring(&inbox);
+        bell.ring(&inbox);
+        assert_eq!(ready(&inbox), 1);
+        bell.ring(&inbox);
+        assert_eq!(ready(&inbox), 0, "the reader knows, and has not looked yet");
+        bell.reset();
+        bell.ring(&inbox);
+        assert_eq!(ready(&inbox), 1);
+    }
+
+    #[test]
+    fn a_sleeping_reader_is_woken_by_a_bell_and_by_stop() {
+        let (inbox, bell) = (Inbox::default(), Bell::new(ID));
+        let far = Instant::now() + Duration::from_secs(600);
+        std::thread::scope(|scope| {
+            scope.spawn(|| bell.ring(&inbox));
+            assert!(matches!(inbox.wait(far), Woken::Work { .. }));
+            scope.spawn(|| inbox.stop());
+            assert!(matches!(inbox.wait(far), Woken::Stop));
+        });
+    }
+}

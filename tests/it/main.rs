@@ -4,6 +4,7 @@
 mod support;
 
 mod kafka_faults;
+mod kafka_fetch_errors;
 mod kafka_harness;
 mod kafka_mock;
 mod kafka_reads;
