@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cli;
 mod kafka_faults;
 mod kafka_fetch_errors;
 mod kafka_harness;
