@@ -1,0 +1,48 @@
+//! Which troubles a run has: each seed has some of them, so that every pair meets
+//! and each is also met alone.
+
+/// What may go wrong in one run.
+#[derive(Debug, Clone)]
+pub(crate) struct Profile {
+    pub(crate) steps: usize,
+    pub(crate) clients: usize,
+    pub(crate) transactions: bool,
+    pub(crate) compaction: bool,
+    pub(crate) retention: bool,
+    pub(crate) truncation: bool,
+    pub(crate) growth: bool,
+    pub(crate) recreation: bool,
+    pub(crate) outages: bool,
+    pub(crate) kills: bool,
+    pub(crate) cuts: bool,
+    pub(crate) slowness: bool,
+    pub(crate) endings: bool,
+}
+
+impl Profile {
+    /// Returns the profile of a seed.
+    pub(crate) fn new(rng: &mut fastrand::Rng) -> Self {
+        // One in eight is a calm world: what breaks there is plain to see.
+        let odds = match rng.u8(0..8) {
+            0 => 0,
+            1..=4 => 1,
+            _ => 2,
+        };
+        let mut some = || rng.u8(0..4) < odds;
+        Self {
+            transactions: some(),
+            compaction: some(),
+            retention: some(),
+            truncation: some(),
+            growth: some(),
+            recreation: some(),
+            outages: some(),
+            kills: some(),
+            cuts: some(),
+            slowness: some(),
+            endings: some(),
+            steps: rng.usize(100..500),
+            clients: rng.usize(2..=7),
+        }
+    }
+}

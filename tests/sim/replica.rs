@@ -1,0 +1,118 @@
+//! One replica: what all its threads share, its shards and its Kafka side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brucke::delivery::settings::Settings;
+use brucke::delivery::shard::Shard;
+use brucke::log::budget::Budget;
+use brucke::log::budget::Kind;
+use brucke::protocol::frame::Token;
+use brucke::registry::directory::Directory;
+use brucke::registry::intake::Intake;
+use brucke::registry::intake::IntakeSettings;
+use brucke::tenancy::principal::ChannelAccess;
+use brucke::tenancy::principal::Principal;
+use brucke::tenancy::verify::Refusal;
+use brucke::tenancy::verify::Verify;
+use brucke::types::ids::ShardId;
+use brucke::types::ids::TenantId;
+use brucke::types::ids::Timestamp;
+
+use crate::channels::configuration;
+use crate::room::Room;
+
+/// A replica, from its start to its end.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) room: Room,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) settings: Settings,
+}
+
+impl Replica {
+    /// Starts a replica whose memory is small, so that much of it is given up.
+    pub(crate) fn start(rng: &mut fastrand::Rng) -> Self {
+        let shards = rng.u16(1..=3);
+        let directory = Arc::new(Directory::new(shards));
+        let budget = Budget::new(rng.u64(6_000..30_000), rng.u64(10_000..30_000));
+        let history_readers = rng.usize(1..=2);
+        let intake = IntakeSettings {
+            refresh_interval: Duration::from_millis(rng.u64(300..1_500)),
+            linger: Duration::from_millis(rng.u64(0..2_000)),
+            retry_interval: Duration::from_millis(rng.u64(50..300)),
+            history_readers,
+            watched: Vec::new(),
+        };
+        let intake = Intake::new(intake, Arc::clone(&directory), Arc::clone(&budget));
+        let room = Room::new(intake, Arc::clone(&directory), history_readers, rng.usize(1..=12));
+        let settings = settings(rng);
+        let channels = configuration();
+        let shard = |index: u16| {
+            let (settings, directory) = (settings.clone(), Arc::clone(&directory));
+            let verifier: Arc<dyn Verify> = Arc::new(Verifier);
+            let channels = Arc::clone(&channels);
+            Shard::new(ShardId::new(index), settings, directory, channels, verifier, rng.u64(..))
+        };
+        let shards = (0..shards).map(shard).collect();
+        Self { directory, budget, room, shards, settings }
+    }
+
+    /// Says whether the records in memory stay within their bound.
+    pub(crate) fn check_memory(&self) -> Result<(), String> {
+        for kind in [Kind::Tail, Kind::History] {
+            let (bytes, bytes_max) = (self.budget.bytes(kind), self.budget.bytes_max(kind));
+            if bytes > bytes_max {
+                return Err(format!("{bytes} bytes of {kind:?}, and {bytes_max} are allowed"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn settings(rng: &mut fastrand::Rng) -> Settings {
+    Settings {
+        authentication_timeout: Duration::from_secs(5),
+        unsent_bytes_max: rng.usize(1_000..20_000),
+        stuck_reader_timeout: Duration::from_secs(8),
+        heartbeat_interval: Duration::from_secs(3),
+        pong_timeout: Duration::from_secs(6),
+        progress_interval: Duration::from_millis(rng.u64(300..1_500)),
+        subscriptions_per_connection_max: 10,
+        connections_max: 100,
+        frames_per_second: 1_000,
+        frames_burst: 10_000,
+        expiry_warning: Duration::from_secs(2),
+        start_timeout: Duration::from_secs(4),
+        close_timeout: Duration::from_secs(2),
+    }
+}
+
+/// Reads tokens that say in clear text whose they are.
+#[derive(Debug)]
+struct Verifier;
+
+/// Returns a token of this tenant's, good until `expires_at`.
+pub(crate) fn token(tenant: &TenantId, expires_at: Timestamp) -> Token {
+    Token::new(format!("{tenant}|{}", expires_at.as_millis()))
+}
+
+impl Verify for Verifier {
+    fn verify(&self, token: &Token, now: Timestamp) -> Result<Principal, Refusal> {
+        let refusal = |reason| Refusal { reason, message: format!("the token is {reason}") };
+        let (tenant, millis) = token.secret().split_once('|').ok_or(refusal("malformed"))?;
+        let millis = millis.parse().map_err(|_| refusal("malformed"))?;
+        if millis <= now.as_millis() {
+            return Err(refusal("expired"));
+        }
+        Ok(Principal {
+            tenant: TenantId::new(tenant),
+            subject: None,
+            channels: ChannelAccess::All,
+            claims: std::collections::BTreeMap::new(),
+            expires_at: Some(Timestamp::from_millis(millis)),
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! A run: troubles first, then calm, in which everybody must catch up.
+
+use std::time::Duration;
+
+use brucke::types::ids::TopicName;
+
+use crate::client::Ends;
+use crate::client::Liveness;
+use crate::client::Phase;
+use crate::client::State;
+use crate::ledger::Violation;
+use crate::link::Pace;
+use crate::trace;
+use crate::trace::say;
+use crate::world::World;
+
+/// What a run came to.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Outcome {
+    /// Records that applications have at the end.
+    pub(crate) got: usize,
+    /// Depends on every byte that a client read.
+    pub(crate) sum: u64,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+///
+/// The first broken promise.
+pub(crate) fn run(seed: u64, prints: bool) -> Result<Outcome, Violation> {
+    trace::begin(prints);
+    let mut world = World::new(seed);
+    say(|| format!("{:?}", world.profile));
+    let result = live_through(&mut world);
+    result.map_err(|what| format!("after {:?}: {what}", world.age()))?;
+    let subs = world.clients.iter().flat_map(|client| &client.subs);
+    Ok(Outcome { got: subs.map(|sub| sub.ledger.got()).sum(), sum: trace::sum() })
+}
+
+fn live_through(world: &mut World) -> Result<(), Violation> {
+    let ends = if world.profile.endings { Ends::Some } else { Ends::None };
+    for _ in 0..world.profile.steps {
+        world.trouble();
+        world.step(ends)?;
+    }
+    world.mend();
+    for _ in 0..100 {
+        world.produce();
+        world.step(Ends::None)?;
+    }
+    say(|| "calm".to_owned());
+    let deadline = world.age() + CATCH_UP_MAX;
+    loop {
+        world.kafka.end_transactions(&mut world.rng);
+        world.step(Ends::None)?;
+        match world.check_end() {
+            Ok(()) => return Ok(()),
+            Err(what) if world.age() > deadline => {
+                return Err(format!("not caught up in {CATCH_UP_MAX:?}: {what}"));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl World {
+    fn topic(&mut self) -> TopicName {
+        let index = self.rng.usize(..self.kafka.topics.len());
+        self.kafka.topics.keys().nth(index).expect("within the number").clone()
+    }
+
+    fn produce(&mut self) {
+        if self.rng.bool() {
+            let topic = self.topic();
+            let transactions = self.profile.transactions;
+            self.kafka.produce(&topic, self.now.wall, transactions, &mut self.rng);
+        }
+    }
+
+    /// Lets something happen, as the profile has it.
+    fn trouble(&mut self) {
+        self.produce();
+        self.trouble_clients();
+        if self.profile.kills && self.rng.u8(0..150) == 0 {
+            let replica = self.rng.usize(..self.replicas.len());
+            self.kill(replica);
+        }
+        self.trouble_topic();
+    }
+
+    fn trouble_clients(&mut self) {
+        let client = self.rng.usize(..self.clients.len());
+        if self.profile.cuts && self.rng.u8(0..20) == 0 {
+            // Half of the time the server learns of it much later.
+            let unnoticed = if self.rng.bool() { self.rng.u64(0..20_000) } else { 0 };
+            self.cut_client(client, self.now.instant + Duration::from_millis(unnoticed));
+        }
+        if self.profile.endings && self.rng.u8(0..60) == 0 {
+            let client = &mut self.clients[client];
+            if client.state == State::Open {
+                client.close(self.now.instant, &mut self.rng);
+            }
+        }
+        if self.profile.slowness && self.rng.u8(0..20) == 0 {
+            let until = self.now.instant + Duration::from_millis(self.rng.u64(0..12_000));
+            if let Some(link) = self.link_of_client(client) {
+                link.pace = Pace::Stalled(until);
+            }
+        }
+    }
+
+    fn trouble_topic(&mut self) {
+        let name = self.topic();
+        let Self { profile, kafka, rng, now, .. } = self;
+        if profile.outages && rng.u8(0..100) == 0 {
+            let until = now.instant + Duration::from_millis(rng.u64(0..3_000));
+            say(|| format!("{name} has no leader"));
+            kafka.topics.get_mut(&name).expect("just chosen").down_until = Some(until);
+        }
+        if profile.recreation {
+            let is_there = kafka.topics[&name].current.is_some();
+            if !is_there && rng.u8(0..8) == 0 {
+                say(|| format!("{name} is made again"));
+                kafka.make(&name, rng.usize(1..=3));
+            } else if is_there && rng.u8(0..100) == 0 {
+                say(|| format!("{name} is deleted"));
+                kafka.topics.get_mut(&name).expect("just chosen").current = None;
+            }
+        }
+        let Some(log) = kafka.current_mut(&name) else { return };
+        if profile.growth && log.partitions.len() < 5 && rng.u8(0..60) == 0 {
+            say(|| format!("{name} gets a partition"));
+            log.partitions.push(Default::default());
+        }
+        let index = rng.usize(..log.partitions.len());
+        let partition = &mut log.partitions[index];
+        if profile.retention && rng.u8(0..15) == 0 {
+            partition.delete_before(rng.u64(0..=partition.end));
+            say(|| format!("{name} {index} begins at {}", partition.start));
+        }
+        if profile.compaction && rng.u8(0..15) == 0 {
+            partition.compact(|| rng.bool());
+        }
+        if profile.truncation && rng.u8(0..25) == 0 && !partition.is_frozen() {
+            let to = rng.u64(partition.end.saturating_sub(20)..=partition.end);
+            if partition.truncate(to) {
+                say(|| format!("{name} {index} is cut off at {to}"));
+            }
+        }
+    }
+
+    /// Ends all troubles.
+    fn mend(&mut self) {
+        for name in self.kafka.topics.keys().cloned().collect::<Vec<_>>() {
+            let topic = self.kafka.topics.get_mut(&name).expect("just listed");
+            topic.down_until = None;
+            if topic.current.is_none() {
+                self.kafka.make(&name, self.rng.usize(1..=3));
+            }
+        }
+        self.profile.slowness = false;
+        self.profile.cuts = false;
+        for link in self.links.values_mut() {
+            link.pace = Pace::Free;
+        }
+    }
+
+    /// Says who has not caught up.
+    fn check_end(&self) -> Result<(), Violation> {
+        for client in &self.clients {
+            for sub in &client.subs {
+                let state = (client.state, sub.phase, sub.liveness);
+                let (State::Open, Phase::Active(_), Liveness::Live) = state else {
+                    return Err(format!("client {} {:?} is {state:?}", client.id, sub.kind));
+                };
+                sub.ledger.check_end(&self.kafka).map_err(|what| {
+                    format!("client {} {:?} {:?}: {what}", client.id, sub.kind, sub.filter)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long it may take until all have caught up once the troubles are over:
+/// what was cut off unnoticed is first found by a missing pong.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
