@@ -44,8 +44,13 @@ impl Shard {
     /// Serves what is new in a partition to all live feeds, up to a bound of
     /// work; what remains is left for the next turn.
     pub(in crate::delivery) fn advance(&mut self, source: usize, partition: usize, now: Moment) {
-        self.wake_waiting(source, partition);
         for _ in 0..READS_PER_TURN {
+            // A gap ends those who want to stop there, and the source with the
+            // last of them.
+            if !self.sources.contains(source) {
+                return;
+            }
+            self.wake_waiting(source, partition);
             let place = &self.sources[source].partitions[partition];
             let at = place.cursor;
             match place.log.read(at, END_OF_TIME, READ_BYTES) {
@@ -348,7 +353,9 @@ impl Shard {
                 self.after_live_gap(slot, sub, id);
             }
         }
-        self.sources[source].partitions[partition].cursor = to;
+        if let Some(found) = self.sources.get_mut(source) {
+            found.partitions[partition].cursor = to;
+        }
     }
 
     fn after_live_gap(&mut self, slot: usize, sub: usize, partition: PartitionId) {
@@ -370,13 +377,15 @@ impl Shard {
             return false;
         }
         for partition in 0..self.sources[source].partitions.len() {
-            let place = &self.sources[source].partitions[partition];
+            let Some(found) = self.sources.get(source) else { return false };
+            let place = &found.partitions[partition];
             if let Read::Recreated { to, .. } = place.log.read(place.cursor, END_OF_TIME, 1) {
                 let reason = GapReason::TopicRecreated;
                 self.lose(source, partition, to, reason, Some(topic_id), now);
             }
         }
-        self.sources[source].topic_id = topic_id;
+        let Some(found) = self.sources.get_mut(source) else { return false };
+        found.topic_id = topic_id;
         true
     }
 

@@ -160,12 +160,12 @@ impl SharedPartition {
             log.append(batch);
         }
         self.budget.add(Kind::Tail, bytes);
-        self.budget.make_room(Kind::Tail, self);
+        self.budget.make_room_for_tail(self);
         Added::Stored
     }
 
     /// Adds what was read back of history.
-    pub fn insert_history(&self, generation: Generation, batch: Batch) -> Added {
+    pub fn insert_history(self: &Arc<Self>, generation: Generation, batch: Batch) -> Added {
         let bytes = batch.bytes();
         let replaced = {
             let mut log = self.lock();
@@ -176,7 +176,7 @@ impl SharedPartition {
         };
         self.budget.add(Kind::History, bytes);
         self.budget.release(Kind::History, replaced);
-        self.budget.make_room(Kind::History, self);
+        self.budget.make_room_for_history(self);
         Added::Stored
     }
 
@@ -206,6 +206,20 @@ impl SharedPartition {
             }
         };
         self.budget.release(kind, bytes.unwrap_or(0));
+        bytes.is_some()
+    }
+
+    /// Gives up the oldest batch of the tail, unless it is the only one; says
+    /// whether it did.
+    pub(in crate::log) fn evict_tail_but_newest(&self) -> bool {
+        let bytes = {
+            let mut log = self.lock();
+            if log.tail.len() < 2 {
+                return false;
+            }
+            log.evict_tail()
+        };
+        self.budget.release(Kind::Tail, bytes.unwrap_or(0));
         bytes.is_some()
     }
 
@@ -327,9 +341,10 @@ impl PartitionLog {
         let from = batch.from();
         let bytes = batch.bytes();
         let replaced = self.history.insert(from, Arc::new(batch)).map_or(0, |old| old.bytes());
-        if replaced == 0 {
-            self.arrivals.push_back(from);
+        if replaced > 0 {
+            self.arrivals.retain(|arrival| *arrival != from);
         }
+        self.arrivals.push_back(from);
         self.history_bytes = self.history_bytes + bytes - replaced;
         replaced
     }

@@ -23,6 +23,9 @@ pub(in crate::registry) struct History {
 #[derive(Debug, Default)]
 struct Wanted {
     offsets: BTreeSet<Offset>,
+    /// Those of them that came while a chunk was being read. It may have been
+    /// given up again before whoever asks now could read it.
+    late: BTreeSet<Offset>,
     /// Where the last chunk ended: going on there costs Kafka least.
     sweep: Option<Offset>,
     /// Chunks read in a row without looking back.
@@ -72,6 +75,9 @@ impl History {
         if wanted.state == State::Abandoned {
             wanted.state = State::Reading;
         }
+        if wanted.state == State::Reading {
+            wanted.late.insert(offset);
+        }
         if wanted.state == State::Idle {
             wanted.state = State::Queued;
             self.turns.push_back((source, partition));
@@ -88,9 +94,10 @@ impl History {
     ) {
         self.under_way = self.under_way.saturating_sub(1);
         let Some(wanted) = self.wanted.get_mut(&(source, partition)) else { return };
-        // Whoever stands before `to` and was not served asks again when it is
-        // woken by this chunk.
+        // Whoever stood before `to` is woken by this chunk, and asks again if it
+        // does not find it any more.
         wanted.offsets = wanted.offsets.split_off(&to);
+        wanted.offsets.append(&mut wanted.late);
         wanted.sweep = Some(to);
         self.requeue(source, partition);
     }
@@ -106,6 +113,7 @@ impl History {
         self.under_way = self.under_way.saturating_sub(1);
         let Some(wanted) = self.wanted.get_mut(&(source, partition)) else { return };
         wanted.sweep = None;
+        wanted.late.clear();
         match retry_at {
             Some(until) if wanted.state != State::Abandoned => {
                 wanted.state = State::Resting { until };
@@ -160,6 +168,7 @@ impl History {
                 break;
             }
             wanted.offsets.clear();
+            wanted.late.clear();
             match wanted.state {
                 State::Reading | State::Abandoned => wanted.state = State::Abandoned,
                 _ => gone.push(*place),
@@ -210,6 +219,20 @@ mod tests {
         history.handle_read(source, p, offset(80));
         assert_eq!(history.poll().map(|next| next.from), Some(offset(90)), "jumps on");
         history.handle_read(source, p, offset(100));
+        assert_eq!(history.poll(), None);
+    }
+
+    #[test]
+    fn whoever_asks_during_a_reading_is_not_forgotten() {
+        let (source, p) = (SourceId::new(1), PartitionId::from_index(0));
+        let mut history = History::new(1);
+        history.demand(source, p, offset(10));
+        assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
+        // The chunk is in memory and out again before its answer is here.
+        history.demand(source, p, offset(10));
+        history.handle_read(source, p, offset(20));
+        assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
+        history.handle_read(source, p, offset(20));
         assert_eq!(history.poll(), None);
     }
 

@@ -36,6 +36,7 @@ use crate::ledger::offset;
 use crate::partition::Content;
 use crate::partition::Fetched;
 use crate::trace::say;
+use crate::trace::short;
 
 /// One replica's Kafka side.
 #[derive(Debug)]
@@ -125,6 +126,7 @@ impl Room {
     /// Does what is due, some of it.
     pub(crate) fn step(&mut self, kafka: &Kafka, now: Instant, rng: &mut fastrand::Rng) {
         while let Some(command) = self.commands.pop_front() {
+            say(|| format!("  {command:?}"));
             self.intake.handle_command(command, now);
         }
         for (_, answer) in take_due(&mut self.answers, now) {
@@ -169,6 +171,7 @@ impl Room {
 
     fn take_tasks(&mut self, now: Instant, rng: &mut fastrand::Rng) {
         while let Some(task) = self.intake.poll_task() {
+            say(|| format!("  {}", short(&task)));
             match task {
                 Task::Describe { topics } => {
                     for topic in topics {
@@ -255,6 +258,7 @@ impl Room {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Result<Offset, ReadError> {
+        let place = (chunk.source, chunk.partition.id());
         let records_max = rng.usize(1..=self.batch_records_max);
         let from = chunk.from.offset.as_u64();
         let fetched = fetch(kafka, &chunk.topic, &chunk.partition, from, records_max, now);
@@ -272,6 +276,7 @@ impl Room {
             return Err(ReadError::Failed("the log ends here".to_owned()));
         }
         let to = batch.to();
+        say(|| format!("  history {place:?}: {} to {to}", chunk.from.offset));
         match chunk.partition.insert_history(chunk.from.generation, batch.finish()) {
             Added::Stored => {
                 self.directory.wake(chunk.source, chunk.partition.id());

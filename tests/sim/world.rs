@@ -80,6 +80,7 @@ impl World {
             _ => self.rng.u64(0..25),
         };
         self.pass(Duration::from_millis(millis));
+        say(|| format!("at {:?}", self.age()));
         let mut actors: Vec<Actor> = (0..self.clients.len()).map(Actor::Client).collect();
         for (index, replica) in self.replicas.iter().enumerate() {
             actors.push(Actor::Room(index));
