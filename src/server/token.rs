@@ -99,8 +99,6 @@ pub enum TokenError {
     BadClaim,
     #[error("the token names no tenant that its issuer may speak for")]
     BadTenant,
-    #[error("the token is for another tenant or subject than this connection")]
-    IdentityChanged,
 }
 
 impl TokenError {
@@ -117,7 +115,6 @@ impl TokenError {
             Self::WrongAudience => "wrong_audience",
             Self::BadClaim => "bad_claim",
             Self::BadTenant => "bad_tenant",
-            Self::IdentityChanged => "identity_changed",
         }
     }
 }
@@ -185,25 +182,6 @@ impl Verifier {
             claims: self.kept_claims(&claims),
             expires_at: Some(expires_at),
         })
-    }
-
-    /// As [`Verifier::verify`], for a token that renews another: it must speak of
-    /// the same tenant and subject.
-    ///
-    /// # Errors
-    ///
-    /// [`TokenError::IdentityChanged`] when it does not.
-    pub fn renew(
-        &self,
-        current: &Principal,
-        token: &Token,
-        now: Timestamp,
-    ) -> Result<Principal, TokenError> {
-        let renewed = self.verify(token, now)?;
-        if renewed.tenant != current.tenant || renewed.subject != current.subject {
-            return Err(TokenError::IdentityChanged);
-        }
-        Ok(renewed)
     }
 
     /// Returns the key that signed the token: of the issuer that it names, with
@@ -645,20 +623,6 @@ mod tests {
         assert_eq!(principal.claims, BTreeMap::from(expected));
         let channels = ["orders".into(), "prices".into()];
         assert_eq!(principal.channels, ChannelAccess::Only(channels.into()));
-    }
-
-    #[test]
-    fn a_renewal_keeps_tenant_and_subject() {
-        let key = key(Algorithm::EdDsa);
-        let verifier = verifier(vec![issuer_key("i", &key, None)]);
-        let sign = |changes| key.sign(&claims(changes), None).expect("signed");
-        let current = verifier.verify(&sign(json!({})), now()).expect("good");
-        let renew = |changes| verifier.renew(&current, &sign(changes), now()).map(|_| ());
-        assert_eq!(renew(json!({"exp": NOW + 600})), Ok(()));
-        assert_eq!(renew(json!({"tenant": "blub"})), Err(TokenError::IdentityChanged));
-        assert_eq!(renew(json!({"sub": "u2"})), Err(TokenError::IdentityChanged));
-        assert_eq!(renew(json!({"sub": null})), Err(TokenError::IdentityChanged));
-        assert_eq!(renew(json!({"exp": NOW - 1})), Err(TokenError::Expired));
     }
 
     #[test]
