@@ -5,13 +5,20 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
+BINARY = $${CARGO_TARGET_DIR:-target}/debug/brucke
+PORT ?= 8080
 
 .PHONY: help
 help: ## List what make can do.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+.PHONY: demo
+demo: ## Show it in a browser, with a Kafka within the process (PORT=8080).
+	$(CARGO) build --locked
+	@"$(BINARY)" demo --port $(PORT)
+
 .PHONY: test
-test: prerequisites lint unit client deny ## Run everything that must pass before a change lands.
+test: prerequisites lint unit client browser deny ## Run everything that must pass before a change lands.
 	@echo "make test: passed"
 
 .PHONY: lint
@@ -26,6 +33,16 @@ unit: ## Run cargo's tests: the rooms', the house's order, the documents'.
 .PHONY: client
 client: ## Test the browser client by itself.
 	cd clients/browser && node --test
+
+.PHONY: browser
+browser: ## Open the demo's page in Chromium.
+	$(CARGO) build --locked
+	tests/browser/run "$(BINARY)"
+
+.PHONY: picture
+picture: ## Take the README's picture of the demo's page.
+	$(CARGO) build --locked
+	PICTURE=$(CURDIR)/docs/images/console.png tests/browser/run "$(BINARY)"
 
 .PHONY: deny
 deny: cargo-deny ## Check licences, sources and bans of what is linked.

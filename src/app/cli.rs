@@ -9,6 +9,8 @@ use clap::Subcommand;
 
 use crate::app::config_command;
 use crate::app::config_command::TemplateArgs;
+use crate::app::demo;
+use crate::app::demo::DemoArgs;
 use crate::app::serve;
 use crate::app::tail;
 use crate::app::tail::TailArgs;
@@ -27,6 +29,7 @@ struct Cli {
 enum Command {
     /// Serve clients until told to end.
     Serve(ConfigArgs),
+    Demo(DemoArgs),
     Tail(TailArgs),
     /// Check the configuration: exit code 0 if it is valid, 1 if not.
     CheckConfig(ConfigArgs),
@@ -55,6 +58,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let done = match cli.command {
         Command::Serve(args) => serve::run(args.config.as_deref()),
+        Command::Demo(args) => demo::run(&args),
         Command::Tail(args) => tail::run(args),
         Command::CheckConfig(args) => config_command::check(&args),
         Command::ConfigTemplate(args) => config_command::template(&args),

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config_command;
+pub mod demo;
 pub mod health;
 pub mod serve;
 pub mod tail;

@@ -49,6 +49,7 @@ use crate::server::listener::Drained;
 use crate::server::listener::Listener;
 use crate::server::listener::WorkerParts;
 use crate::server::settings::ServerSettings;
+use crate::server::system;
 use crate::server::token::Verifier;
 use crate::telemetry::events::DrainEnded;
 use crate::telemetry::events::DrainStarted;
@@ -78,7 +79,7 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let config = config::load(path, std::env::vars())?;
     log::install(&config.log)?;
     abort_on_panic();
-    actix_web::rt::System::new().block_on(async {
+    system::block_on(async {
         let (end, ended) = mpsc::channel(END_SIGNALS);
         forward_signals(end).context("signals can't be handled")?;
         let (ready, addresses) = oneshot::channel();
@@ -96,8 +97,8 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves until told to end; says through `ready` where. To be called within an
-/// actix system.
+/// Serves until told to end; says through `ready` where. To be called within
+/// [`system::block_on`].
 ///
 /// # Errors
 ///

@@ -29,6 +29,7 @@ mod refusal;
 mod routes;
 pub mod settings;
 pub mod signing_key;
+pub mod system;
 pub mod token;
 mod upgrade;
 mod worker;
