@@ -51,10 +51,15 @@ impl KafkaHandle {
         &self.status
     }
 
-    /// Says whether every thread still runs. None ends by itself: one that has
-    /// met a fault of ours, and the process should begin anew.
-    pub fn is_running(&self) -> bool {
-        self.threads.iter().all(|thread| !thread.is_finished())
+    /// Starts a thread whose failure the status tells of.
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let watch = Watch { name: name.to_owned(), status: Arc::clone(&self.status) };
+        let run = move || {
+            let _watch = watch;
+            run();
+        };
+        self.threads.push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
+        Ok(())
     }
 }
 
@@ -101,14 +106,14 @@ pub fn start(
         Arc::clone(&status),
         answer.clone(),
     )?;
-    handle.threads.push(spawn("kafka-reader", move || reader.run())?);
+    handle.spawn("kafka-reader", move || reader.run())?;
     let mut readers = Vec::new();
     for index in 0..config.history_readers.max(1) {
         let (chunk, chunks) = crossbeam_channel::bounded(1);
         let client = client::connect(&config.history(), &status)?;
         let (directory, status) = (Arc::clone(&directory), Arc::clone(&status));
         let reader = HistoryReader::new(index, client, chunks, answer.clone(), directory, status);
-        handle.threads.push(spawn(&format!("kafka-history-{index}"), move || reader.run())?);
+        handle.spawn(&format!("kafka-history-{index}"), move || reader.run())?;
         readers.push(HistoryThread { chunk, state: Sweeping::Idle(None) });
     }
     // Questions are bounded by what the intake waits for: each is asked once.
@@ -117,7 +122,7 @@ pub fn start(
     let admin = Admin::new(client, config.cluster, questions, answer, Arc::clone(&status));
     for index in 0..ADMIN_THREADS {
         let admin = admin.clone();
-        handle.threads.push(spawn(&format!("kafka-admin-{index}"), move || admin.run())?);
+        handle.spawn(&format!("kafka-admin-{index}"), move || admin.run())?;
     }
     let control = Control {
         intake,
@@ -131,12 +136,22 @@ pub fn start(
         assignments: BTreeMap::new(),
         assignment_next: 0,
     };
-    handle.threads.push(spawn("kafka-control", move || control.run())?);
+    handle.spawn("kafka-control", move || control.run())?;
     Ok(handle)
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(name.to_owned()).spawn(run)
+/// Tells the status when its thread panics.
+struct Watch {
+    name: String,
+    status: Arc<KafkaStatus>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.status.thread_failed(&self.name);
+        }
+    }
 }
 
 /// Carries tasks out and answers back; it never asks Kafka itself.
@@ -256,9 +271,9 @@ impl Control {
                     let assignment = Assignment { id, source, topic, partition, at };
                     orders.push(Order::Assign(assignment));
                 }
-                Task::Unassign { source, topic: _, partition } => {
+                Task::Unassign { source, topic, partition } => {
                     self.assignments.remove(&(source, partition));
-                    orders.push(Order::Unassign { source, partition });
+                    orders.push(Order::Unassign { source, topic, partition });
                 }
                 Task::ReadHistory { source, topic, partition, from, until } => {
                     let chunk = Chunk { source, topic, partition, from, until };

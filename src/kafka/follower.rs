@@ -32,7 +32,7 @@ pub(in crate::kafka) enum Turn {
     Stopped(ReadError),
 }
 
-/// What happened to the log.
+/// Whether the turn goes on after an item.
 enum Step {
     Continue,
     End(Turn),
@@ -118,7 +118,7 @@ impl Follower {
             let taken = self.fetched.take(&self.queue, RECORDS_PER_TAKE);
             while let Some(item) = self.fetched.front() {
                 if self.hearing == Hearing::Nothing && !matches!(item, Item::Failed(_)) {
-                    self.status.reading(&self.assignment.topic);
+                    self.status.forget_stopped(&self.assignment.topic);
                 }
                 self.hearing = Hearing::Something;
                 let before = self.batch.bytes();
@@ -163,12 +163,7 @@ impl Follower {
     /// Gives back what the queue still holds. To be called once the partition is
     /// no longer assigned.
     pub(in crate::kafka) fn discard_rest(mut self) {
-        loop {
-            self.fetched.clear();
-            if self.fetched.take(&self.queue, RECORDS_PER_TAKE) == 0 {
-                return;
-            }
-        }
+        self.fetched.drain(&self.queue);
     }
 
     fn end(&mut self, directory: &Directory, turn: Turn) -> Turn {

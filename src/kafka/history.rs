@@ -223,7 +223,7 @@ impl HistoryReader {
         if let Err(error) = self.client.incremental_unassign(&list) {
             tracing::warn!(%error, "kafka partition can't be unassigned");
         }
-        sweep.discard_rest();
+        sweep.fetched.drain(&sweep.queue);
     }
 }
 
@@ -235,15 +235,6 @@ impl Sweep {
             self.fetched.take(&self.queue, RECORDS_PER_TAKE);
         }
         self.fetched.len()
-    }
-
-    fn discard_rest(&mut self) {
-        loop {
-            self.fetched.clear();
-            if self.fetched.take(&self.queue, RECORDS_PER_TAKE) == 0 {
-                return;
-            }
-        }
     }
 }
 

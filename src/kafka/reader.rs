@@ -44,7 +44,7 @@ use crate::types::ids::TopicName;
 #[derive(Debug)]
 pub(in crate::kafka) enum Order {
     Assign(Assignment),
-    Unassign { source: SourceId, partition: PartitionId },
+    Unassign { source: SourceId, topic: TopicName, partition: PartitionId },
 }
 
 /// A partition to be followed.
@@ -155,7 +155,8 @@ impl Reader {
                 Order::Assign(new) => {
                     wanted.insert((new.source, new.partition.id()), Some(new));
                 }
-                Order::Unassign { source, partition } => {
+                Order::Unassign { source, topic, partition } => {
+                    self.status.forget_stopped(&topic);
                     wanted.insert((source, partition), None);
                 }
             }

@@ -1,6 +1,7 @@
 //! What readiness and metrics want to know of the Kafka side.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -37,6 +38,7 @@ struct State {
     /// Why the live reader of a topic last stopped; empty once it reads again.
     stopped: BTreeMap<TopicName, String>,
     counts: BTreeMap<SourceId, Arc<SourceCounts>>,
+    failed_threads: BTreeSet<String>,
 }
 
 /// What was read of one source since the process began.
@@ -87,6 +89,12 @@ impl KafkaStatus {
         self.lock().stopped.clone()
     }
 
+    /// Returns the names of threads that met a fault of ours and ended. They don't
+    /// come back: the process should begin anew.
+    pub fn failed_threads(&self) -> BTreeSet<String> {
+        self.lock().failed_threads.clone()
+    }
+
     /// Returns what was read of each source that was ever followed.
     pub fn counts(&self) -> BTreeMap<SourceId, Arc<SourceCounts>> {
         self.lock().counts.clone()
@@ -122,8 +130,13 @@ impl KafkaStatus {
         self.lock().stopped.insert(topic.clone(), reason.to_owned());
     }
 
-    pub(in crate::kafka) fn reading(&self, topic: &TopicName) {
+    /// Notes that the topic is read again, or no longer wanted.
+    pub(in crate::kafka) fn forget_stopped(&self, topic: &TopicName) {
         self.lock().stopped.remove(topic);
+    }
+
+    pub(in crate::kafka) fn thread_failed(&self, name: &str) {
+        self.lock().failed_threads.insert(name.to_owned());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -181,6 +181,17 @@ impl Fetched {
     pub(in crate::kafka) fn clear(&mut self) {
         self.messages.drain(..).for_each(destroy);
     }
+
+    /// Removes all, and all that the queue of a partition that is no longer
+    /// assigned still holds.
+    pub(in crate::kafka) fn drain(&mut self, queue: &PartitionQueue) {
+        loop {
+            self.clear();
+            if self.take(queue, DRAINED_AT_ONCE) == 0 {
+                return;
+            }
+        }
+    }
 }
 
 impl Drop for Fetched {
@@ -188,6 +199,9 @@ impl Drop for Fetched {
         self.clear();
     }
 }
+
+/// Messages that are taken at once only to be given back.
+const DRAINED_AT_ONCE: usize = 100;
 
 fn destroy(message: NonNull<native::rd_kafka_message_t>) {
     // SAFETY: the caller just removed the message from what it owns.
