@@ -29,7 +29,7 @@ settings! {
         /// unless it stands here: so a page of a foreign site whose name was made
         /// to point here can't connect. Elsewhere empty means any.
         pub allowed_hosts: Vec<String> = default("[]"),
-        /// Whether a token may stand in the URL (`?token=…`), where proxies and
+        /// Whether a token may stand in the URL (`?access_token=…`), where proxies and
         /// browsers write it down. For clients that can do nothing else.
         pub token_in_query: bool = default("false"),
         /// Connections that the process holds; one more is refused with 503.

@@ -182,5 +182,5 @@ fn query_value<'a>(head: &'a RequestHead, key: &str) -> Option<&'a str> {
 const SUBPROTOCOLS: [(&str, Encoding); 2] =
     [("brucke.v1.json", Encoding::Json), ("brucke.v1.protobuf", Encoding::Protobuf)];
 const BEARER_PREFIX: &str = "brucke.bearer.";
-const QUERY_KEY: &str = "token";
+const QUERY_KEY: &str = "access_token";
 const TWO_TOKENS: &str = "there is more than one token; send one";
