@@ -34,6 +34,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
+use tokio::time::sleep;
 use tokio::time::timeout;
 
 use crate::delivery::shard::Shard;
@@ -153,6 +154,8 @@ impl Listener {
     /// Lets nobody in any more, and sends everybody away over `window`.
     pub async fn drain(&mut self, window: Duration) -> Drained {
         self.server.pause().await;
+        // actix says so before its accepting thread has let go of the socket.
+        sleep(PAUSE_GRACE).await;
         // actix keeps the socket open, and whoever connects would wait for
         // nothing: refuse them instead.
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
@@ -209,8 +212,9 @@ fn service(
     HttpService::build()
         .keep_alive(KeepAlive::Disabled)
         .client_request_timeout(settings.head_timeout)
-        // The default of a second fails many a closing handshake.
-        .client_disconnect_timeout(Duration::ZERO)
+        // For refusals of requests whose body never comes. WebSockets have left
+        // actix by then, and their closing handshakes are the shard's.
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .upgrade(upgrade)
         .h1(plain)
@@ -229,3 +233,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
 /// Connections that the system holds back while the workers are busy.
 const BACKLOG: i32 = 4_096;
+/// How long a refused client has to hang up.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const PAUSE_GRACE: Duration = Duration::from_millis(100);

@@ -55,6 +55,7 @@ impl Refusal {
     pub(in crate::server) fn response(&self) -> HttpResponse {
         let (status, code) = self.row();
         let mut response = HttpResponse::build(status);
+        response.force_close();
         match self {
             Self::Full | Self::Draining => {
                 response.insert_header((header::RETRY_AFTER, self.retry_after().as_secs()));

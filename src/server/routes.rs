@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
+use actix_web::http::Method;
 use actix_web::http::header;
 use actix_web::web;
 
@@ -36,29 +37,34 @@ pub(in crate::server) struct Takeover(pub(in crate::server) Opening);
 /// Adds the routes of requests whose stream can be taken over.
 pub(in crate::server) fn upgradable(config: &mut web::ServiceConfig) {
     config.service(
-        web::resource("/v1/ws")
-            .route(web::get().to(connect))
-            .default_service(web::to(refuse_method)),
+        web::resource(PATH).route(web::get().to(connect)).default_service(web::to(refuse_method)),
     );
     config.default_service(web::to(refuse_path));
 }
 
 /// Adds the routes of all other requests.
 pub(in crate::server) fn plain(config: &mut web::ServiceConfig) {
-    config.service(
-        web::resource("/v1/ws")
-            .route(web::get().to(refuse_plain))
-            .default_service(web::to(refuse_method)),
-    );
-    config.default_service(web::to(refuse_path));
+    config.default_service(web::to(refuse_plain));
 }
 
 async fn connect(request: HttpRequest, gate: web::Data<Gate>) -> HttpResponse {
     admit(&request, &gate).unwrap_or_else(|refusal| refuse(&refusal))
 }
 
-async fn refuse_plain() -> HttpResponse {
-    refuse(&Refusal::UpgradeRequired)
+/// Refuses a request whose stream can't be taken over.
+///
+/// The answer keeps the payload: actix reads a chunked body that nobody keeps to
+/// its end before it closes, without a deadline, and a client could hold the
+/// connection for ever.
+async fn refuse_plain(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    let refusal = match (request.path(), request.method()) {
+        (PATH, &Method::GET) => Refusal::UpgradeRequired,
+        (PATH, _) => Refusal::MethodNotAllowed,
+        _ => Refusal::NotFound,
+    };
+    let mut response = refuse(&refusal);
+    response.extensions_mut().insert(payload);
+    response
 }
 
 async fn refuse_method() -> HttpResponse {
@@ -111,3 +117,6 @@ impl From<NoRoom> for Refusal {
         }
     }
 }
+
+/// Where WebSockets are.
+const PATH: &str = "/v1/ws";

@@ -6,3 +6,5 @@
 pub mod kafka_client;
 pub mod kafka_cluster;
 pub mod kafka_rig;
+pub mod raw_client;
+pub mod server_rig;

@@ -1,0 +1,118 @@
+//! Health and metrics, as an operator sees them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use brucke::kafka::config::KafkaConfig;
+use brucke::telemetry::metric;
+use brucke::telemetry::metric::Kind;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::server_rig::Cluster;
+use crate::support::server_rig::ServerRig;
+
+#[test]
+fn readiness_names_the_topic_that_is_missing() {
+    let cluster = Cluster::start(&[("prices", 1)]);
+    let server = ServerRig::start(&cluster.kafka.config(), &[]);
+    let named = |body: &str| body.contains("\"topic_missing\"") && body.contains("\"couriers\"");
+    let body = server.admin_until("/readyz", |status, body| status == 503 && named(body));
+    let said: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(said["ready"], false);
+    let problems = said["problems"].as_array().expect("problems");
+    assert!(problems.iter().all(|problem| problem["topic"] == "couriers"), "{body}");
+    assert_eq!(server.admin("/livez"), (200, "{\"live\":true,\"problems\":[]}".to_owned()));
+}
+
+#[test]
+fn readiness_comes_with_brokers_and_topics() {
+    let cluster = Cluster::start(&[("prices", 1), ("couriers", 1)]);
+    let server = ServerRig::start(&cluster.kafka.config(), &[]);
+    let body = server.admin_until("/readyz", |status, _| status == 200);
+    assert_eq!(body, "{\"problems\":[],\"ready\":true}");
+    // A tenant without a topic is no fault of the replica's.
+    let mut client = server.client("nobody");
+    client.send(&json!({ "type": "subscribe", "id": 1, "channel": "orders" }));
+    server.admin_until("/metrics", |_, body| body.contains("brucke_topics_failing 1"));
+    assert_eq!(server.admin("/readyz").0, 200);
+}
+
+#[test]
+fn readiness_says_that_no_broker_answers() {
+    let nobody = KafkaConfig::new(vec!["127.0.0.1:1".to_owned()]);
+    let server = ServerRig::start(&nobody, &[]);
+    server.admin_until("/readyz", |status, body| {
+        status == 503 && body.contains("\"broker_unreachable\"")
+    });
+}
+
+#[test]
+fn metrics_count_what_happens() {
+    let cluster = Cluster::start(&[("prices", 1), ("couriers", 1)]);
+    let server = ServerRig::start(&cluster.kafka.config(), &[]);
+    let (mut client, _) = server.subscriber("acme", json!({ "channel": "couriers" }));
+    client.expect("live");
+    cluster.put("couriers", "whose", "1");
+    cluster.put("couriers", "acme:c-1", "2");
+    client.values(1);
+    let _ = server.try_connect(&["Origin: https://evil.example"]);
+    for wanted in [
+        "brucke_handshake_refusals_total{reason=\"origin_forbidden\"}",
+        "brucke_kafka_records_without_tenant_total 1",
+        "brucke_delivery_latency_seconds_bucket{le=\"+Inf\"}",
+    ] {
+        server.admin_until("/metrics", |_, body| body.contains(wanted));
+    }
+}
+
+#[test]
+fn the_page_of_metrics_is_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let page = fs::read_to_string(path).expect("the page is there");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `brucke_")).collect();
+    let wanted: Vec<String> = metric::ALL.iter().map(row).collect();
+    assert_eq!(rows, wanted, "paste the rows of the table into docs/metrics.md");
+}
+
+#[test]
+fn a_scrape_has_no_metric_that_is_not_in_the_table() {
+    let cluster = Cluster::start(&[("prices", 1), ("couriers", 1)]);
+    let server = ServerRig::start(&cluster.kafka.config(), &[]);
+    let (mut client, _) = server.subscriber("acme", json!({ "channel": "prices" }));
+    client.expect("live");
+    cluster.put("prices", "EURUSD", "1");
+    client.values(1);
+    let body = server.admin_until("/metrics", |_, body| body.contains("brucke_deliveries_total"));
+    let known: BTreeMap<&str, _> = metric::ALL.iter().map(|m| (m.name, m)).collect();
+    for line in body.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().expect("a name");
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let found = known.get(name).or_else(|| known.get(base.unwrap_or(name)));
+        let metric = found.unwrap_or_else(|| panic!("{line} is not in the table"));
+        let labels: Vec<&str> = line
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'))
+            .map(|(labels, _)| labels.split(',').filter_map(|l| l.split('=').next()).collect())
+            .unwrap_or_default();
+        let mut labels = labels.into_iter().filter(|label| *label != "le");
+        assert_eq!(labels.next(), metric.label, "{line}");
+        assert_eq!(labels.next(), None, "{line}");
+        match metric.kind {
+            Kind::Counter => assert!(name.ends_with("_total"), "{name}"),
+            Kind::Gauge => assert!(!name.ends_with("_total"), "{name}"),
+            Kind::Histogram => assert!(metric.name.ends_with("_seconds"), "{name}"),
+        }
+    }
+}
+
+fn row(metric: &metric::Metric) -> String {
+    let kind = match metric.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let label = metric.label.map(|label| format!("`{label}`")).unwrap_or_default();
+    format!("| `{}` | {kind} | {label} | {} |", metric.name, metric.help)
+}
