@@ -1,13 +1,19 @@
 //! The routes of the clients' listener.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
+use actix_web::body::BoxBody;
+use actix_web::body::MessageBody;
+use actix_web::body::SizedStream;
 use actix_web::http::Method;
 use actix_web::http::header;
 use actix_web::web;
+use futures_util::StreamExt;
+use futures_util::stream;
 
 use crate::delivery::connection::Opening;
 use crate::server::handshake;
@@ -62,9 +68,18 @@ async fn refuse_plain(request: HttpRequest, payload: web::Payload) -> HttpRespon
         (PATH, _) => Refusal::MethodNotAllowed,
         _ => Refusal::NotFound,
     };
-    let mut response = refuse(&refusal);
-    response.extensions_mut().insert(payload);
-    response
+    refuse(&refusal).map_body(|_, body| keep(payload, body))
+}
+
+/// Returns a body that keeps `payload` until it is sent.
+fn keep(payload: web::Payload, body: BoxBody) -> BoxBody {
+    let bytes = body.try_into_bytes().expect("refusals are a piece of JSON");
+    let length = bytes.len() as u64;
+    let bytes = stream::iter([bytes]).map(move |bytes| {
+        let _kept = &payload;
+        Ok::<_, Infallible>(bytes)
+    });
+    BoxBody::new(SizedStream::new(length, bytes))
 }
 
 async fn refuse_method() -> HttpResponse {
