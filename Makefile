@@ -44,6 +44,12 @@ picture: ## Take the README's picture of the demo's page.
 	$(CARGO) build --locked
 	PICTURE=$(CURDIR)/docs/images/console.png tests/browser/run "$(BINARY)"
 
+.PHONY: failover
+failover: ## Kill replicas while records flow, and print what clients got.
+	FAILOVER_CLIENTS=$${FAILOVER_CLIENTS:-100} FAILOVER_RECORDS=$${FAILOVER_RECORDS:-200000} \
+	FAILOVER_KILLS=$${FAILOVER_KILLS:-10} FAILOVER_SECONDS=$${FAILOVER_SECONDS:-60} \
+		$(CARGO) test --locked --test failover -- --nocapture replicas_die
+
 .PHONY: deny
 deny: cargo-deny ## Check licences, sources and bans of what is linked.
 	$(CARGO) deny --locked check bans licenses sources

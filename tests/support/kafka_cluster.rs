@@ -390,7 +390,7 @@ fn java() -> Command {
 ///
 /// Linux ties a child to the thread that made it, so that one thread, which
 /// lives as long as the process, makes them all.
-fn spawn(command: Command) -> io::Result<Child> {
+pub fn spawn(command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static KEEPER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
     let keeper = KEEPER.get_or_init(|| {
@@ -415,7 +415,7 @@ fn spawn(command: Command) -> io::Result<Child> {
 }
 
 /// Returns ports that were free a moment ago, all different.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let listeners: Vec<_> = (0..count).map(bind).collect();
     listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()

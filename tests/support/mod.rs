@@ -3,6 +3,7 @@
 //! Each test binary compiles this anew and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod brucke;
 pub mod kafka_client;
 pub mod kafka_cluster;
 pub mod kafka_rig;
