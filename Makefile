@@ -7,6 +7,7 @@ CARGO ?= cargo
 CARGO_DENY_VERSION := 0.20.2
 BINARY = $${CARGO_TARGET_DIR:-target}/debug/brucke
 PORT ?= 8080
+SEEDS ?= 2000
 
 .PHONY: help
 help: ## List what make can do.
@@ -43,6 +44,14 @@ browser: ## Open the demo's page in Chromium.
 picture: ## Take the README's picture of the demo's page.
 	$(CARGO) build --locked
 	PICTURE=$(CURDIR)/docs/images/console.png tests/browser/run "$(BINARY)"
+
+.PHONY: sim
+sim: ## Run the simulation (SEEDS=100000), or replay one seed (SEED=17).
+ifdef SEED
+	SIM_SEED=$(SEED) SIM_TRACE=1 $(CARGO) test --locked --test sim -- --nocapture no_seed_breaks
+else
+	SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --test sim -- --nocapture no_seed_breaks
+endif
 
 .PHONY: failover
 failover: ## Kill replicas while records flow, and print what clients got.
