@@ -19,7 +19,7 @@ demo: ## Show it in a browser, with a Kafka within the process (PORT=8080).
 	@"$(BINARY)" demo --port $(PORT)
 
 .PHONY: test
-test: prerequisites lint unit client browser deny ## Run everything that must pass before a change lands.
+test: prerequisites lint unit client browser bench-smoke deny ## Run everything that must pass before a change lands.
 	@echo "make test: passed"
 
 .PHONY: lint
@@ -58,6 +58,14 @@ failover: ## Kill replicas while records flow, and print what clients got.
 	FAILOVER_CLIENTS=$${FAILOVER_CLIENTS:-100} FAILOVER_RECORDS=$${FAILOVER_RECORDS:-200000} \
 	FAILOVER_KILLS=$${FAILOVER_KILLS:-10} FAILOVER_SECONDS=$${FAILOVER_SECONDS:-60} \
 		$(CARGO) test --locked --test failover -- --nocapture replicas_die
+
+.PHONY: bench
+bench: ## Measure what it costs beside a bare writer, on Apache Kafka.
+	$(CARGO) bench --locked --bench bench
+
+.PHONY: bench-smoke
+bench-smoke: ## See whether the measurements run, without measuring.
+	$(CARGO) test --quiet --locked --bench bench -- --smoke > /dev/null
 
 .PHONY: deny
 deny: cargo-deny ## Check licences, sources and bans of what is linked.

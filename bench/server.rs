@@ -1,0 +1,128 @@
+//! `brucke serve`, as it is measured.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Result;
+use anyhow::ensure;
+use brucke::app::serve;
+use brucke::config;
+use brucke::kafka::config::ClusterKind;
+use brucke::telemetry::log;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+
+use crate::kafka::Cluster;
+use crate::kafka::TOPICS;
+use crate::machine::Core;
+use crate::plan::ClusterChoice;
+use crate::plan::Plan;
+use crate::process::Process;
+
+/// A server with one worker that takes clients.
+#[derive(Debug)]
+pub struct Server {
+    pub process: Process,
+    pub address: SocketAddr,
+    /// Holds the configuration.
+    _folder: TempDir,
+}
+
+impl Server {
+    /// Starts a server; `settings` are lines of its `[server]` section. It keeps
+    /// little of what it has read, so that its memory is its connections'.
+    ///
+    /// # Errors
+    ///
+    /// When it does not take clients in time.
+    pub fn start(plan: &Plan, cluster: &Cluster, settings: &str) -> Result<Self> {
+        let (listener, admin) = (free_listener()?, free_listener()?);
+        let (address, admin_address) = (listener.local_addr()?, admin.local_addr()?);
+        drop((listener, admin));
+        let folder = tempfile::Builder::new().prefix("brucke-bench-").tempdir()?;
+        let file = folder.path().join("brucke.toml");
+        fs::write(&file, configuration(address, admin_address, cluster, settings))?;
+        let mut command = match cluster.choice {
+            ClusterChoice::Apache => {
+                let mut command = Command::new(&plan.brucke);
+                command.arg("serve").arg("--config").arg(&file);
+                command
+            }
+            ClusterChoice::Embedded => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.arg("serve").arg(&file);
+                command
+            }
+        };
+        command.stdout(Stdio::null());
+        let mut process = Process::start(command, Core::Server)?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        while TcpStream::connect(address).is_err() {
+            ensure!(process.is_running(), "brucke has ended; it says why above");
+            ensure!(Instant::now() < deadline, "brucke takes no clients on {address}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Self { process, address, _folder: folder })
+    }
+}
+
+/// Is `brucke serve`, but for the configuration: that can't name a mock cluster,
+/// which has no topic ids.
+///
+/// # Errors
+///
+/// When it does not start.
+pub fn run_embedded(file: &Path) -> Result<()> {
+    let mut config = config::load(Some(file), std::env::vars())?;
+    config.kafka.cluster = ClusterKind::Mock;
+    log::install(&config.log)?;
+    actix_web::rt::System::new().block_on(async {
+        let (_end, ended) = mpsc::channel(1);
+        let (ready, _addresses) = oneshot::channel();
+        serve::serve(config, ended, ready).await
+    })
+}
+
+fn configuration(
+    address: SocketAddr,
+    admin: SocketAddr,
+    cluster: &Cluster,
+    settings: &str,
+) -> String {
+    let properties = cluster.properties().iter();
+    let properties: Vec<_> =
+        properties.map(|(name, value)| format!("\"{name}\" = \"{value}\"")).collect();
+    let mut text = format!(
+        "[server]\nlisten = \"{address}\"\nworkers = 1\n{settings}\n\
+         [admin]\nlisten = \"{admin}\"\n\
+         [kafka]\nbootstrap_servers = [\"{}\"]\nproperties = {{ {} }}\n\
+         tail_bytes_max = \"4MiB\"\n\
+         [auth]\nmode = \"none\"\ntenant = \"bench\"\n\
+         [log]\nlevel = \"warn\"\n",
+        cluster.servers,
+        properties.join(", "),
+    );
+    for topic in TOPICS {
+        let channel = format!("name = \"{topic}\"\ntopic = \"{topic}\"\ntenant = \"shared\"\n");
+        write!(text, "[[channels]]\n{channel}").expect("a string grows");
+    }
+    text
+}
+
+/// Returns a listener on a free port; dropped, it leaves the port free.
+fn free_listener() -> Result<TcpListener> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
+}
+
+const START_TIMEOUT: Duration = Duration::from_secs(20);
