@@ -39,6 +39,6 @@ pub enum ProblemKind {
     Starting,
     /// The process is going away.
     Draining,
-    /// A worker thread does not get on.
+    /// A thread does not get on, or is no more.
     WorkerStuck,
 }

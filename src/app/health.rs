@@ -122,7 +122,11 @@ impl Health for ReplicaHealth {
             let message = format!("a worker thread stands still for {} s", oldest.as_secs());
             problem(ProblemKind::WorkerStuck, message)
         });
-        stuck.into_iter().collect()
+        // A Kafka thread that has failed is not started again: the process is.
+        let failed = self.kafka.failed_threads().into_iter().map(|name| {
+            problem(ProblemKind::WorkerStuck, format!("the thread {name} has ended by a fault"))
+        });
+        stuck.into_iter().chain(failed).collect()
     }
 
     fn ready_problems(&self) -> Vec<Problem> {
