@@ -70,6 +70,9 @@ impl Front {
                 Some(tenant) => self.token(tenant),
                 None => Answer::refused("400 Bad Request", "which tenant? /token?tenant=…"),
             },
+            ("POST", _) if !head.is_of_this_site() => {
+                Answer::refused("403 Forbidden", "only the demo's own page may do that")
+            }
             ("POST", "/cut") => self.cut(head),
             ("POST", "/restart") => self.restart(head),
             ("GET", "/demo.json") => page::facts(&self.replicas),

@@ -17,6 +17,7 @@ pub struct Head {
     pub path: String,
     query: String,
     host: Option<String>,
+    origin: Option<String>,
     /// All after the request line, as it was read: headers, the empty line, and
     /// what had come behind it.
     pub rest: Vec<u8>,
@@ -52,15 +53,18 @@ impl Head {
         let mut words = line.split(' ');
         let (method, target) = (words.next()?, words.next()?);
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let host = headers.split("\r\n").find_map(|header| {
-            let (name, value) = header.split_once(':')?;
-            name.eq_ignore_ascii_case("host").then(|| value.trim().to_owned())
-        });
+        let header = |wanted: &str| {
+            headers.split("\r\n").find_map(|header| {
+                let (name, value) = header.split_once(':')?;
+                name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
+            })
+        };
         Some(Self {
             method: method.to_owned(),
             path: path.to_owned(),
             query: query.to_owned(),
-            host,
+            host: header("host"),
+            origin: header("origin"),
             rest: bytes[line.len() + 2..].to_vec(),
         })
     }
@@ -76,6 +80,12 @@ impl Head {
     pub fn is_for_loopback(&self) -> bool {
         let host = self.host.as_deref().map(|host| host.split(':').next().unwrap_or(host));
         matches!(host, Some("127.0.0.1" | "localhost"))
+    }
+
+    /// Says whether the request is not one that another site's page has made.
+    pub fn is_of_this_site(&self) -> bool {
+        let host = self.host.as_deref().unwrap_or_default();
+        self.origin.as_ref().is_none_or(|origin| origin.strip_prefix("http://") == Some(host))
     }
 }
 
@@ -139,6 +149,21 @@ mod tests {
         assert_eq!(head.rest, b"host: localhost:8080\r\n\r\nrest");
         assert_eq!(Head::parse(b"GET / HTTP/1.1\r\n"), None);
         assert_eq!(Head::parse(b"nonsense\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn another_sites_page_is_told_from_ours() {
+        for (origin, ours) in [
+            ("Origin: http://localhost:8080\r\n", true),
+            ("", true),
+            ("Origin: https://evil.example\r\n", false),
+            ("Origin: http://localhost:9999\r\n", false),
+            ("Origin: null\r\n", false),
+        ] {
+            let head = format!("POST /cut HTTP/1.1\r\nHost: localhost:8080\r\n{origin}\r\n");
+            let head = Head::parse(head.as_bytes()).expect("a head");
+            assert_eq!(head.is_of_this_site(), ours, "{origin}");
+        }
     }
 
     #[test]
