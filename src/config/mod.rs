@@ -565,6 +565,21 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_in_the_documentation_is_valid() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+        let page = std::fs::read_to_string(page).expect("the page is there");
+        let (_, rest) = page.split_once("```toml\n").expect("the page has an example");
+        let (toml, _) = rest.split_once("```").expect("the example ends");
+        let path = folder.path().join("brucke.toml");
+        std::fs::write(&path, toml).expect("written");
+        let key = SigningKey::generate(Algorithm::Es256).expect("a key");
+        let public = key.public_text().expect("has one");
+        std::fs::write(folder.path().join("login.pem"), public).expect("written");
+        load(Some(&path), std::iter::empty()).expect("valid");
+    }
+
+    #[test]
     fn defaults_are_those_of_the_parts() {
         let config = load_text(LEAST, &[]).expect("valid");
         let own = config.server.delivery(1);
