@@ -280,7 +280,8 @@ impl Shard {
         Step::Waiting
     }
 
-    /// Tells a gap, after the client's position has been brought up to it.
+    /// Tells a gap, after the client's position has been brought up to it where
+    /// that still means something.
     #[expect(clippy::too_many_arguments, reason = "each is a field of the frame or its address")]
     fn tell_gap(
         &mut self,
@@ -296,7 +297,7 @@ impl Shard {
         let source = self.source_of(slot, sub);
         let id = self.sources[source].partitions[partition].log.id();
         let number = self.feeds.at(self.subscription(slot, sub).feed).number;
-        let from = reader.cursor.offset;
+        let from = told_before(reason, reader.told, reader.cursor.offset);
         if reader.told < from {
             let to = Positions::from([(id, from)]);
             self.send(slot, &ServerFrame::Progress { sub: number, to });
@@ -458,6 +459,17 @@ impl Shard {
         if let Some(behind) = self.behind_mut(slot, sub) {
             behind.partitions[partition] = reader;
         }
+    }
+}
+
+/// Returns where a gap begins for a client that was told of all below `told`,
+/// while all below `cursor` was looked at. Nothing more is said of a topic that
+/// was made again: a position in the old one, after the gap of another partition
+/// has named the new one, would be taken for a position in the new one.
+pub(in crate::delivery) fn told_before(reason: GapReason, told: Offset, cursor: Offset) -> Offset {
+    match reason {
+        GapReason::TopicRecreated => told,
+        GapReason::Retention | GapReason::Truncated | GapReason::Skipped => cursor,
     }
 }
 

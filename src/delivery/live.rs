@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::delivery::behind::told_before;
 use crate::delivery::connection::Mark;
 use crate::delivery::feed::LANES;
 use crate::delivery::feed::Pace;
@@ -335,12 +336,14 @@ impl Shard {
         now: Moment,
     ) {
         let place = &self.sources[source].partitions[partition];
-        let (id, from) = (place.log.id(), place.cursor.offset);
+        let (id, cursor) = (place.log.id(), place.cursor.offset);
         for feed in self.feeds.slots_of(source) {
             if self.feeds.at(feed).is_unfollowed() {
                 continue;
             }
-            if self.feeds.at(feed).told[partition] < from {
+            let told = self.feeds.at(feed).told[partition];
+            let from = told_before(reason, told, cursor);
+            if told < from {
                 self.tell_positions(feed, Positions::from([(id, from)]), now);
             }
             let sub = self.feeds.at(feed).number;

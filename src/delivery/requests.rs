@@ -12,6 +12,7 @@ use crate::delivery::feed::lane;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Source;
 use crate::delivery::subscription::Announced;
+use crate::delivery::subscription::Starting;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Subscription;
 use crate::delivery::subscription::Window;
@@ -331,7 +332,7 @@ impl Shard {
                 on_gap: asked.on_gap,
                 announced: Announced::NotYet,
                 window: asked.window.map(|records_max| Box::new(Window::new(records_max))),
-                state: State::Starting(Box::new(asked.from)),
+                state: State::Starting(Box::new(Starting { from: asked.from, unknown: None })),
             },
         );
         self.subscriptions += 1;

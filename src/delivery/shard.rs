@@ -22,6 +22,7 @@ use crate::delivery::outbox::Outbox;
 use crate::delivery::settings::Settings;
 use crate::delivery::source::Source;
 use crate::delivery::subscription::ConnectionKey;
+use crate::delivery::subscription::Question;
 use crate::delivery::subscription::SubRef;
 use crate::delivery::upkeep::Upkeep;
 use crate::protocol::close_code::CloseCode;
@@ -53,7 +54,7 @@ pub struct Shard {
     pub(in crate::delivery) sources: Slab<Source>,
     pub(in crate::delivery) source_slots: HashMap<SourceId, usize>,
     pub(in crate::delivery) feeds: Feeds,
-    pub(in crate::delivery) tickets: HashMap<Ticket, SubRef>,
+    pub(in crate::delivery) tickets: HashMap<Ticket, Question>,
     pub(in crate::delivery) next_ticket: u64,
     /// Subscriptions that are behind and can read on; each stands here once.
     pub(in crate::delivery) runnable: VecDeque<SubRef>,

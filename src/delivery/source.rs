@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::delivery::index::Index;
+use crate::delivery::subscription::Standing;
 use crate::delivery::subscription::SubRef;
 use crate::log::partition::Cursor;
 use crate::log::partition::SharedPartition;
@@ -22,7 +23,8 @@ pub struct Source {
     pub(in crate::delivery) index: Index,
     /// Feeds of the source; with the last, the shard stops following it.
     pub(in crate::delivery) feeds: usize,
-    /// Subscriptions that wait for the source to be read.
+    /// Subscriptions that wait for the source to be read, or for a partition
+    /// that it is not known to have.
     pub(in crate::delivery) starting: Vec<SubRef>,
     /// Subscriptions that are behind elsewhere and have met the shard's cursor
     /// in some partition: they look again at the next tick.
@@ -57,6 +59,12 @@ impl Partition {
 }
 
 impl Source {
+    /// Returns what the offsets of the source mean now.
+    pub(in crate::delivery) fn standing(&self) -> Standing {
+        let turns = self.partitions.iter().map(|p| p.log.end().generation.count());
+        Standing { partitions: self.partitions.len(), turns: turns.map(u64::from).sum() }
+    }
+
     pub(in crate::delivery) fn new(id: SourceId) -> Self {
         Self {
             id,

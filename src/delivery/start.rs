@@ -7,6 +7,7 @@ use crate::delivery::shard::Shard;
 use crate::delivery::source::Partition;
 use crate::delivery::source::Phase;
 use crate::delivery::subscription::Behind;
+use crate::delivery::subscription::Question;
 use crate::delivery::subscription::Queued;
 use crate::delivery::subscription::Reader;
 use crate::delivery::subscription::State;
@@ -28,6 +29,7 @@ use crate::registry::message::SourceFailure;
 use crate::registry::message::Ticket;
 use crate::resume::start::Known;
 use crate::resume::start::Plan;
+use crate::resume::start::StartError;
 use crate::resume::start::plan;
 use crate::types::ids::ChannelName;
 use crate::types::ids::Offset;
@@ -60,11 +62,11 @@ impl Shard {
     pub(in crate::delivery) fn find_start(&mut self, slot: usize, sub: usize, now: Moment) {
         let reference = self.reference(slot, sub);
         let source = self.source_of(slot, sub);
-        let State::Starting(from) = &self.subscription(slot, sub).state else { return };
+        let State::Starting(starting) = &self.subscription(slot, sub).state else { return };
         if self.sources[source].phase == Phase::Waiting {
             return self.sources[source].starting.push(reference);
         }
-        let lookup = match &**from {
+        let lookup = match &starting.from {
             StartAt::Latest => return self.begin(slot, sub, &[], now),
             StartAt::Earliest | StartAt::Place(_) => Lookup::Bounds,
             StartAt::Timestamp(at) => Lookup::Timestamp(*at),
@@ -72,7 +74,8 @@ impl Shard {
         };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.tickets.insert(ticket, reference);
+        let standing = self.sources[source].standing();
+        self.tickets.insert(ticket, Question { subscription: reference, standing });
         let (shard, source) = (self.id, self.sources[source].id);
         self.command(Command::Resolve { shard, ticket, source, lookup });
     }
@@ -85,10 +88,18 @@ impl Shard {
             }
             self.starting.pop_front();
             let Some((slot, sub)) = self.find(subscription) else { continue };
-            if matches!(self.subscription(slot, sub).state, State::Starting(_)) {
-                let message = "kafka did not say in time where to start: try again".to_owned();
-                self.end_with_error(slot, sub, ErrorCode::Unavailable, message);
-            }
+            let State::Starting(starting) = &self.subscription(slot, sub).state else { continue };
+            let topic = &self.feeds.at(self.subscription(slot, sub).feed).key.source.topic;
+            let (code, message) = match starting.unknown {
+                Some(error) if !self.directory.fails(topic) => {
+                    (ErrorCode::UnknownPartition, error.to_string())
+                }
+                _ => {
+                    let message = "kafka did not say in time where to start: try again";
+                    (ErrorCode::Unavailable, message.to_owned())
+                }
+            };
+            self.end_with_error(slot, sub, code, message);
         }
         if self.starting.is_empty() {
             self.tickets.retain(|_, _| false);
@@ -116,7 +127,12 @@ impl Shard {
                 Partition::new(log, end)
             })
             .collect();
-        for subscription in std::mem::take(&mut source.starting) {
+        self.find_starts(slot, now);
+    }
+
+    /// Asks again for the starts that wait in a source.
+    pub(in crate::delivery) fn find_starts(&mut self, source: usize, now: Moment) {
+        for subscription in std::mem::take(&mut self.sources[source].starting) {
             if let Some((slot, sub)) = self.find(subscription) {
                 self.find_start(slot, sub, now);
             }
@@ -191,9 +207,16 @@ impl Shard {
         result: Result<Vec<Bounds>, SourceFailure>,
         now: Moment,
     ) {
-        let Some(subscription) = self.tickets.remove(&ticket) else { return };
+        let Some(Question { subscription, standing }) = self.tickets.remove(&ticket) else {
+            return;
+        };
         let Some((slot, sub)) = self.find(subscription) else { return };
         match result {
+            // What was found is of a log that has been cut off or made again
+            // meanwhile, or leaves out a partition.
+            Ok(_) if self.sources[self.source_of(slot, sub)].standing() != standing => {
+                self.find_start(slot, sub, now);
+            }
             Ok(bounds) => self.begin(slot, sub, &bounds, now),
             Err(_) => {
                 let message = "kafka did not say where to start: try again".to_owned();
@@ -205,7 +228,8 @@ impl Shard {
     /// Puts a subscription at its start and says so.
     fn begin(&mut self, slot: usize, sub: usize, bounds: &[Bounds], now: Moment) {
         let source = self.source_of(slot, sub);
-        let State::Starting(from) = &self.subscription(slot, sub).state else { return };
+        let State::Starting(starting) = &self.subscription(slot, sub).state else { return };
+        let from = &starting.from;
         let places = &self.sources[source].partitions;
         let live: Vec<Offset> = places.iter().map(|place| place.cursor.offset).collect();
         let ends: Vec<Cursor> = places.iter().map(|place| place.log.end()).collect();
@@ -213,15 +237,12 @@ impl Shard {
         let known = Known { topic_id, live: &live, bounds };
         let plan = match plan(from, &known) {
             Ok(plan) => plan,
-            Err(error) => {
-                let code = ErrorCode::UnknownPartition;
-                return self.end_with_error(slot, sub, code, error.to_string());
-            }
+            Err(error) => return self.wait_for_partition(slot, sub, error),
         };
         let readers = plan.starts.iter().zip(places).zip(&ends).map(|((start, place), end)| {
             // What is live is of the shard's generation; what was looked up is
             // of the log's.
-            let generation = match **from {
+            let generation = match from {
                 StartAt::Latest => place.cursor.generation,
                 _ => end.generation,
             };
@@ -240,6 +261,15 @@ impl Shard {
         self.announce(slot, sub, &plan);
         if self.tell_lost(slot, sub, &plan, topic_id) {
             self.queue(slot, sub);
+        }
+    }
+
+    /// Lets a start wait until more partitions are known, or its time is up.
+    fn wait_for_partition(&mut self, slot: usize, sub: usize, error: StartError) {
+        let (reference, source) = (self.reference(slot, sub), self.source_of(slot, sub));
+        if let State::Starting(starting) = &mut self.subscription_mut(slot, sub).state {
+            starting.unknown = Some(error);
+            self.sources[source].starting.push(reference);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::delivery::index::FeedSlot;
 use crate::log::partition::Cursor;
 use crate::protocol::frame::OnGap;
 use crate::protocol::frame::StartAt;
+use crate::resume::start::StartError;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::RequestId;
@@ -52,11 +53,36 @@ pub(in crate::delivery) enum Announced {
 #[derive(Debug)]
 pub(in crate::delivery) enum State {
     /// Its start is being found.
-    Starting(Box<StartAt>),
+    Starting(Box<Starting>),
     /// It reads the log at its own cursors.
     Behind(Box<Behind>),
     /// It gets what its feed gets; `follower` is its place among the feed's.
     Live { follower: u32 },
+}
+
+/// A start that is being found.
+#[derive(Debug)]
+pub(in crate::delivery) struct Starting {
+    pub(in crate::delivery) from: StartAt,
+    /// Why it can't be found as far as this replica knows: another one may have
+    /// seen partitions that this one has yet to hear of.
+    pub(in crate::delivery) unknown: Option<StartError>,
+}
+
+/// A question that was asked for a start.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::delivery) struct Question {
+    pub(in crate::delivery) subscription: SubRef,
+    pub(in crate::delivery) standing: Standing,
+}
+
+/// What the offsets of a source meant at some moment: how many partitions there
+/// were, and how often any of them had begun anew. An answer that was asked for
+/// at one standing says nothing of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery) struct Standing {
+    pub(in crate::delivery) partitions: usize,
+    pub(in crate::delivery) turns: u64,
 }
 
 /// The cursors of a subscription that does not go along with its feed.

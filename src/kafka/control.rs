@@ -264,10 +264,11 @@ impl Control {
                 Task::ListOffsets { request, topic, partitions, lookup } => {
                     self.ask(Question::ListOffsets { request, topic, partitions, lookup });
                 }
-                Task::Assign { source, topic, partition, at } => {
+                Task::Assign { source, topic, partition } => {
                     let id = AssignmentId(self.assignment_next);
                     self.assignment_next += 1;
                     self.assignments.insert((source, partition.id()), id);
+                    let at = partition.end();
                     let assignment = Assignment { id, source, topic, partition, at };
                     orders.push(Order::Assign(assignment));
                 }

@@ -54,6 +54,7 @@ pub(in crate::kafka) struct Assignment {
     pub(in crate::kafka) source: SourceId,
     pub(in crate::kafka) topic: TopicName,
     pub(in crate::kafka) partition: Arc<SharedPartition>,
+    /// Where it begins; looked up anew when it does.
     pub(in crate::kafka) at: Cursor,
 }
 
@@ -191,7 +192,10 @@ impl Reader {
     fn start(&mut self, assignments: Vec<Assignment>) {
         let mut lists: HashMap<usize, (TopicPartitionList, Vec<AssignmentId>)> = HashMap::new();
         let now = Instant::now();
-        for assignment in assignments {
+        for mut assignment in assignments {
+            // An earlier assignment may have appended since this one was asked
+            // for. It has been stopped, and nobody else does.
+            assignment.at = assignment.partition.end();
             let (id, offset) = (assignment.id, assignment.at.offset);
             let lane = match self.lane(assignment.source, &assignment.topic) {
                 Ok(lane) => lane,

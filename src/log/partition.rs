@@ -30,6 +30,13 @@ use crate::types::ids::TopicId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Generation(u32);
 
+impl Generation {
+    /// Returns how often.
+    pub fn count(self) -> u32 {
+        self.0
+    }
+}
+
 /// Where a reader stands: the next offset it wants, and of which generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cursor {

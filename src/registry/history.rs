@@ -39,7 +39,8 @@ enum State {
     Idle,
     Queued,
     Reading,
-    /// Forgotten while a chunk was being read; the answer only frees the reader.
+    /// Forgotten while a chunk was being read; the answer only frees the reader,
+    /// for those who have asked since then ask for something else.
     Abandoned,
     Resting {
         until: Instant,
@@ -72,10 +73,7 @@ impl History {
     ) {
         let wanted = self.wanted.entry((source, partition)).or_default();
         wanted.offsets.insert(offset);
-        if wanted.state == State::Abandoned {
-            wanted.state = State::Reading;
-        }
-        if wanted.state == State::Reading {
+        if matches!(wanted.state, State::Reading | State::Abandoned) {
             wanted.late.insert(offset);
         }
         if wanted.state == State::Idle {
@@ -94,6 +92,10 @@ impl History {
     ) {
         self.under_way = self.under_way.saturating_sub(1);
         let Some(wanted) = self.wanted.get_mut(&(source, partition)) else { return };
+        if wanted.state == State::Abandoned {
+            wanted.late.clear();
+            return self.requeue(source, partition);
+        }
         // Whoever stood before `to` is woken by this chunk, and asks again if it
         // does not find it any more.
         wanted.offsets = wanted.offsets.split_off(&to);
@@ -113,12 +115,17 @@ impl History {
         self.under_way = self.under_way.saturating_sub(1);
         let Some(wanted) = self.wanted.get_mut(&(source, partition)) else { return };
         wanted.sweep = None;
-        wanted.late.clear();
         match retry_at {
-            Some(until) if wanted.state != State::Abandoned => {
+            // What was read is of no concern to those who ask now.
+            _ if wanted.state == State::Abandoned => {
+                wanted.late.clear();
+                self.requeue(source, partition);
+            }
+            Some(until) => {
+                wanted.late.clear();
                 wanted.state = State::Resting { until };
             }
-            _ => drop(self.wanted.remove(&(source, partition))),
+            None => drop(self.wanted.remove(&(source, partition))),
         }
     }
 
@@ -234,6 +241,24 @@ mod tests {
         assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
         history.handle_read(source, p, offset(20));
         assert_eq!(history.poll(), None);
+    }
+
+    #[test]
+    fn whoever_asks_after_a_source_began_anew_is_not_served_with_what_was_before() {
+        let (source, p) = (SourceId::new(1), PartitionId::from_index(0));
+        for failed in [false, true] {
+            let mut history = History::new(1);
+            history.demand(source, p, offset(10));
+            assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
+            history.forget(source);
+            history.demand(source, p, offset(3));
+            assert_eq!(history.poll(), None, "one reader");
+            match failed {
+                false => history.handle_read(source, p, offset(20)),
+                true => history.handle_failure(source, p, None),
+            }
+            assert_eq!(history.poll().map(|next| next.from), Some(offset(3)));
+        }
     }
 
     #[test]

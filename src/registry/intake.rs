@@ -106,6 +106,8 @@ enum Phase {
 #[derive(Debug)]
 struct Request {
     source: SourceId,
+    /// The topic that was asked about, as far as was known.
+    topic_id: TopicId,
     purpose: Purpose,
 }
 
@@ -192,17 +194,19 @@ impl Intake {
         result: Result<Vec<Bounds>, SourceFailure>,
         now: Instant,
     ) {
-        let Some(Request { source: id, purpose }) = self.requests.remove(&request) else { return };
-        let Some(source) = self.sources.get_mut(&id) else {
-            self.answer_purpose(id, purpose, result);
+        let Some(Request { source: id, topic_id, purpose }) = self.requests.remove(&request) else {
             return;
         };
+        let source = self.sources.get_mut(&id).expect("a source is forgotten with its requests");
+        if source.topic_id != topic_id {
+            return self.ask_anew(id, purpose);
+        }
         match (purpose, result) {
             (Purpose::Answer { lookup, to }, result) => {
                 if let Ok(bounds) = &result {
                     self.apply_bounds(id, bounds);
                 }
-                self.answer(&to, &result);
+                answer(&self.directory, &to, &result);
                 self.ask_queued(id, lookup);
             }
             (Purpose::Begin { partitions }, Ok(bounds)) => self.begin(id, partitions, &bounds),
@@ -392,6 +396,15 @@ impl Intake {
 
     fn forget(&mut self, id: SourceId) {
         let Some(source) = self.sources.remove(&id) else { return };
+        // An answer that comes later must not be taken for one to whoever
+        // follows the source next.
+        let gone = SourceFailure::UnknownTopic(source.topic.clone());
+        for (_, request) in self.requests.extract_if(.., |_, request| request.source == id) {
+            if let Purpose::Answer { to, .. } = request.purpose {
+                answer(&self.directory, &to, &Err(gone.clone()));
+            }
+        }
+        self.retries.retain(|(_, of, _)| *of != id);
         for partition in &source.partitions {
             self.tasks.push_back(Task::Unassign {
                 source: id,
@@ -487,6 +500,7 @@ impl Intake {
         source.phase = Phase::Locating;
         source.topic_id = description.topic_id;
         source.relocating.clear();
+        self.retries.retain(|(_, of, _)| *of != id);
         for partition in &source.partitions {
             self.tasks.push_back(Task::Unassign {
                 source: id,
@@ -622,23 +636,23 @@ impl Intake {
         }
     }
 
-    fn answer(&self, to: &[(ShardId, Ticket)], result: &Result<Vec<Bounds>, SourceFailure>) {
-        for (shard, ticket) in to {
-            let event = Event::Resolved { ticket: *ticket, result: result.clone() };
-            self.directory.mailbox(*shard).post(event);
-        }
-    }
-
-    /// Answers for a source that was forgotten meanwhile.
-    fn answer_purpose(
-        &self,
-        id: SourceId,
-        purpose: Purpose,
-        result: Result<Vec<Bounds>, SourceFailure>,
-    ) {
-        if let Purpose::Answer { to, .. } = purpose {
-            let gone = SourceFailure::UnknownTopic(self.directory.key(id).topic);
-            self.answer(&to, &Err(result.err().unwrap_or(gone)));
+    /// Takes an answer that speaks of a topic which has been made again since:
+    /// it says nothing of the one that goes by the name now.
+    fn ask_anew(&mut self, id: SourceId, purpose: Purpose) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        match purpose {
+            Purpose::Answer { lookup, to } => {
+                source.queued.entry(lookup).or_default().extend(to);
+                self.ask_queued(id, lookup);
+            }
+            Purpose::Relocate if !source.relocating.is_empty() => {
+                self.list_offsets(id, Lookup::Bounds, Purpose::Relocate);
+            }
+            // What was to be begun or placed anew is so already.
+            Purpose::Relocate
+            | Purpose::Begin { .. }
+            | Purpose::BeginAnew { .. }
+            | Purpose::Extend { .. } => {}
         }
     }
 
@@ -672,9 +686,21 @@ impl Intake {
         };
         let request = self.next_request;
         self.next_request += 1;
-        self.requests.insert(request, Request { source: id, purpose });
+        let topic_id = source.topic_id;
+        self.requests.insert(request, Request { source: id, topic_id, purpose });
         let topic = source.topic.clone();
         self.tasks.push_back(Task::ListOffsets { request, topic, partitions, lookup });
+    }
+}
+
+fn answer(
+    directory: &Directory,
+    to: &[(ShardId, Ticket)],
+    result: &Result<Vec<Bounds>, SourceFailure>,
+) {
+    for (shard, ticket) in to {
+        let event = Event::Resolved { ticket: *ticket, result: result.clone() };
+        directory.mailbox(*shard).post(event);
     }
 }
 
@@ -702,6 +728,5 @@ fn add_partitions(
 }
 
 fn assignment(source: SourceId, topic: &TopicName, partition: &Arc<SharedPartition>) -> Task {
-    let at = partition.end();
-    Task::Assign { source, topic: topic.clone(), partition: Arc::clone(partition), at }
+    Task::Assign { source, topic: topic.clone(), partition: Arc::clone(partition) }
 }

@@ -90,9 +90,11 @@ pub enum Task {
     /// Look up offsets of partitions `0..partitions`; answered by
     /// `Intake::handle_offsets` with the same `request`.
     ListOffsets { request: u64, topic: TopicName, partitions: usize, lookup: Lookup },
-    /// Read this partition from `offset` on and append what comes to its log.
-    /// A partition that is assigned already is read anew from `at`.
-    Assign { source: SourceId, topic: TopicName, partition: Arc<SharedPartition>, at: Cursor },
+    /// Read this partition from the end of its log on and append what comes. One
+    /// that is assigned already is read anew. Where the log ends is looked up
+    /// when the reading begins and the earlier one has stopped, not before: what
+    /// does not join is refused, and then nobody reads the partition.
+    Assign { source: SourceId, topic: TopicName, partition: Arc<SharedPartition> },
     /// Stop reading this partition; nothing is appended once this returns.
     Unassign { source: SourceId, topic: TopicName, partition: PartitionId },
     /// Read from `from` on, at most [`crate::types::limits::HISTORY_CHUNK_BYTES`]

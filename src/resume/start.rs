@@ -41,7 +41,7 @@ pub struct Plan {
 /// Why a start was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum StartError {
-    /// The topic never had this partition.
+    /// The topic is not known to have this partition, or not yet.
     #[error("position names partition {partition}, and the topic has {count}")]
     UnknownPartition { partition: PartitionId, count: usize },
 }
@@ -79,23 +79,28 @@ pub fn plan(from: &StartAt, known: &Known<'_>) -> Result<Plan, StartError> {
 }
 
 fn resume(place: &Place, known: &Known<'_>) -> Result<Plan, StartError> {
-    let count = known.live.len();
     // A partition that the client does not name is new to it, from its first
     // record on.
     let asked = |index: usize| {
         let partition = PartitionId::from_index(index);
         place.positions.get(&partition).copied().unwrap_or(Offset::ZERO)
     };
-    let beyond = place.positions.range(PartitionId::from_index(count)..);
-    let vanished: Vec<(PartitionId, Offset)> =
-        beyond.filter(|(_, at)| **at > Offset::ZERO).map(|(p, at)| (*p, *at)).collect();
+    let beyond = |count: usize| {
+        let beyond = place.positions.range(PartitionId::from_index(count)..);
+        beyond.filter(|(_, at)| **at > Offset::ZERO).map(|(p, at)| (*p, *at))
+    };
     if place.topic_id != known.topic_id {
         let lost = Some(Lost { to: Offset::ZERO, reason: GapReason::TopicRecreated });
-        let starts = (0..count).map(|index| Start { position: asked(index), lost }).collect();
+        let starts = known.live.iter().enumerate();
+        let starts = starts.map(|(index, _)| Start { position: asked(index), lost }).collect();
+        let vanished = beyond(known.live.len()).collect();
         return Ok(Plan { topic_id: place.topic_id, starts, vanished });
     }
-    if let Some((partition, _)) = vanished.first() {
-        return Err(StartError::UnknownPartition { partition: *partition, count });
+    // After a topic was made again with fewer partitions, those that are gone
+    // still stand among the live ones, and nothing is known of them.
+    let count = known.live.len().min(known.bounds.len());
+    if let Some((partition, _)) = beyond(count).next() {
+        return Err(StartError::UnknownPartition { partition, count });
     }
     let start = |index: usize| {
         let position = asked(index);
@@ -104,7 +109,7 @@ fn resume(place: &Place, known: &Known<'_>) -> Result<Plan, StartError> {
         let lost = ahead.then_some(Lost { to: end, reason: GapReason::Truncated });
         Start { position, lost }
     };
-    let starts = (0..count).map(start).collect();
+    let starts = (0..known.live.len()).map(start).collect();
     Ok(Plan { topic_id: known.topic_id, starts, vanished: Vec::new() })
 }
 
@@ -171,12 +176,19 @@ mod tests {
 
     #[test]
     fn a_partition_that_never_was_is_refused() {
-        let known =
-            Known { topic_id: TopicId::from_kafka(0, 1), live: &[Offset::ZERO], bounds: &[] };
+        let bounds = Bounds { start: offset(0), end: offset(9), at_timestamp: offset(9) };
+        let known = Known {
+            topic_id: TopicId::from_kafka(0, 1),
+            live: &[Offset::ZERO, Offset::ZERO],
+            bounds: &[bounds],
+        };
         let partition = PartitionId::from_index(3);
         let refused = plan(&place(1, &[(3, 5)]), &known);
         assert_eq!(refused, Err(StartError::UnknownPartition { partition, count: 1 }));
         assert!(plan(&place(1, &[(3, 0)]), &known).is_ok(), "zero says nothing");
+        let gone = PartitionId::from_index(1);
+        let refused = plan(&place(1, &[(1, 5)]), &known);
+        assert_eq!(refused, Err(StartError::UnknownPartition { partition: gone, count: 1 }));
         let other = plan(&place(2, &[(3, 5)]), &known).expect("of another topic");
         assert_eq!(other.vanished, [(partition, offset(5))]);
     }

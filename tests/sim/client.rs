@@ -235,10 +235,11 @@ impl Client {
                 sub.unacknowledged.retain(|(p, to, _)| positions.get(p).is_none_or(|at| at < to));
                 self.send(&ClientFrame::Ack { sub: number, positions }, rng);
             }
-            Phase::Active(number) if ends == Ends::Some && rng.u8(0..200) == 0 => {
+            Phase::Active(number) if ends != Ends::None && rng.u8(0..200) == 0 => {
                 let request = self.request();
                 self.send(&ClientFrame::Unsubscribe { id: request, sub: number }, rng);
-                let again = rng.bool().then(|| self.subscribe(index, kafka, now, rng));
+                let hasty = ends == Ends::Hasty && rng.bool();
+                let again = hasty.then(|| self.subscribe(index, kafka, now, rng));
                 self.subs[index].phase = Phase::Ending { number, request, again };
             }
             _ => {}
@@ -400,8 +401,12 @@ impl Client {
 /// Whether clients end subscriptions now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ends {
-    Some,
     None,
+    /// They ask again once they have heard of the end.
+    Some,
+    /// They also ask again at once, from where they stand then: a gap that is on
+    /// its way may still take them further back.
+    Hasty,
 }
 
 impl Sub {
@@ -421,6 +426,17 @@ impl Sub {
             liveness: Liveness::NotYet,
             unacknowledged: Vec::new(),
         }
+    }
+
+    /// Says whether it was asked for before `moment` and not answered: then it
+    /// may yet be told of a log that was cut off at that moment.
+    pub(crate) fn waits_since_before(&self, moment: Instant) -> bool {
+        let waits = match self.phase {
+            Phase::Asked(_) => true,
+            Phase::Ending { again, .. } => again.is_some(),
+            Phase::Idle(_) | Phase::Active(_) => false,
+        };
+        waits && self.ledger.asked_at().is_some_and(|asked| asked <= moment)
     }
 
     fn end(&mut self, again_at: Instant) {

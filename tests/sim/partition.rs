@@ -44,6 +44,7 @@ pub(crate) enum State {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Truncation {
     pub(crate) to: u64,
+    pub(crate) at: Instant,
     /// When every replica had noticed.
     pub(crate) settled_at: Option<Instant>,
 }
@@ -160,7 +161,7 @@ impl Partition {
     /// Cuts the log off at `to`, as an unclean election does; says whether it
     /// could. A transaction is cut off whole or not at all, for otherwise what
     /// was stable would be no longer.
-    pub(crate) fn truncate(&mut self, to: u64) -> bool {
+    pub(crate) fn truncate(&mut self, to: u64, at: Instant) -> bool {
         let whole = |t: &Transaction| to <= t.first || t.marker.is_some_and(|marker| to > marker);
         if to >= self.end || !self.transactions.iter().all(whole) {
             return false;
@@ -174,7 +175,7 @@ impl Partition {
         self.epoch += 1;
         self.end = to;
         self.start = self.start.min(to);
-        self.truncations.push(Truncation { to, settled_at: None });
+        self.truncations.push(Truncation { to, at, settled_at: None });
         true
     }
 

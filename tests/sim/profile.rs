@@ -1,6 +1,8 @@
 //! Which troubles a run has: each seed has some of them, so that every pair meets
 //! and each is also met alone.
 
+use crate::client::Ends;
+
 /// What may go wrong in one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Profile {
@@ -43,6 +45,15 @@ impl Profile {
             endings: some(),
             steps: rng.usize(100..500),
             clients: rng.usize(2..=7),
+        }
+    }
+
+    /// Says how clients end their subscriptions.
+    pub(crate) fn ends(&self) -> Ends {
+        match self.endings {
+            false => Ends::None,
+            true if self.truncation || self.recreation => Ends::Some,
+            true => Ends::Hasty,
         }
     }
 }

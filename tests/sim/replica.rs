@@ -85,7 +85,7 @@ fn settings(rng: &mut fastrand::Rng) -> Settings {
         frames_per_second: 1_000,
         frames_burst: 10_000,
         expiry_warning: Duration::from_secs(2),
-        start_timeout: Duration::from_secs(4),
+        start_timeout: Duration::from_secs(8),
         close_timeout: Duration::from_secs(2),
     }
 }

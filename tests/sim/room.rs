@@ -36,7 +36,6 @@ use crate::ledger::offset;
 use crate::partition::Content;
 use crate::partition::Fetched;
 use crate::trace::say;
-use crate::trace::short;
 
 /// One replica's Kafka side.
 #[derive(Debug)]
@@ -138,7 +137,8 @@ impl Room {
         self.take_tasks(now, rng);
         while self.orders.front().is_some_and(|(due, _)| *due <= now) {
             match self.orders.pop_front() {
-                Some((_, Order::Assign(place, reader))) => {
+                Some((_, Order::Assign(place, mut reader))) => {
+                    reader.at = reader.partition.end();
                     drop(self.readers.insert(place, reader));
                 }
                 Some((_, Order::Unassign(place))) => drop(self.readers.remove(&place)),
@@ -171,7 +171,7 @@ impl Room {
 
     fn take_tasks(&mut self, now: Instant, rng: &mut fastrand::Rng) {
         while let Some(task) = self.intake.poll_task() {
-            say(|| format!("  {}", short(&task)));
+            say(|| format!("  {}", words(&task)));
             match task {
                 Task::Describe { topics } => {
                     for topic in topics {
@@ -186,12 +186,13 @@ impl Room {
                     let chunk = Chunk { source, topic, partition, from, until };
                     self.jobs.push((now + delay(rng), Job::ReadHistory(chunk)));
                 }
-                Task::Assign { source, topic, partition, at } => {
+                Task::Assign { source, topic, partition } => {
                     self.assignments += 1;
                     let place = (source, partition.id());
                     self.in_force.insert(place, self.assignments);
                     self.partitions.retain(|known| known.strong_count() > 0);
                     self.partitions.push(Arc::downgrade(&partition));
+                    let at = partition.end();
                     let reader = Reader { assignment: self.assignments, topic, partition, at };
                     self.order(Order::Assign(place, reader), now, rng);
                 }
@@ -387,6 +388,19 @@ fn list_offsets(
         Ok(Bounds { start: offset(found.start), end: offset(end), at_timestamp: offset(at) })
     };
     (0..partitions).map(bounds).collect()
+}
+
+/// Says a task in few words.
+fn words(task: &Task) -> String {
+    match task {
+        Task::Assign { source, topic, partition } => {
+            format!("Assign {source:?} {topic} {} at {:?}", partition.id(), partition.end())
+        }
+        Task::ReadHistory { source, topic, partition, from, until } => {
+            format!("ReadHistory {source:?} {topic} {} {from:?} until {until}", partition.id())
+        }
+        task => format!("{task:?}"),
+    }
 }
 
 fn failure(topic: &TopicName, refusal: Refusal) -> SourceFailure {

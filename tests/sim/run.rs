@@ -39,7 +39,7 @@ pub(crate) fn run(seed: u64, prints: bool) -> Result<Outcome, Violation> {
 }
 
 fn live_through(world: &mut World) -> Result<(), Violation> {
-    let ends = if world.profile.endings { Ends::Some } else { Ends::None };
+    let ends = world.profile.ends();
     for _ in 0..world.profile.steps {
         world.trouble();
         world.step(ends)?;
@@ -144,7 +144,7 @@ impl World {
         }
         if profile.truncation && rng.u8(0..25) == 0 && !partition.is_frozen() {
             let to = rng.u64(partition.end.saturating_sub(20)..=partition.end);
-            if partition.truncate(to) {
+            if partition.truncate(to, now.instant) {
                 say(|| format!("{name} {index} is cut off at {to}"));
             }
         }

@@ -92,6 +92,9 @@ impl World {
             if self.rng.u8(0..8) == 0 {
                 continue;
             }
+            if let Actor::Room(index) | Actor::Shard(index, _) = actor {
+                say(|| format!(" {actor:?} of {index}"));
+            }
             match actor {
                 Actor::Room(replica) => {
                     let room = &mut self.replicas[replica].room;
@@ -323,14 +326,18 @@ impl World {
 
     /// Notes which cuts of logs every replica has noticed by now.
     fn settle_cuts(&mut self) {
-        let Self { kafka, replicas, now, .. } = self;
+        let Self { kafka, replicas, clients, now, .. } = self;
+        let subs = || clients.iter().flat_map(|client| &client.subs);
         for (topic_id, log) in &mut kafka.logs {
             for (index, partition) in log.partitions.iter_mut().enumerate() {
                 if !partition.is_frozen() {
                     continue;
                 }
                 let (id, end) = (PartitionId::from_index(index), partition.end);
-                if replicas.iter().all(|replica| replica.room.has_noticed(*topic_id, id, end)) {
+                let noticed = |r: &Replica| r.room.has_noticed(*topic_id, id, end);
+                let cut_at = partition.truncations.last().map(|cut| cut.at);
+                let waits = |at| subs().any(|sub| sub.waits_since_before(at));
+                if replicas.iter().all(noticed) && !cut_at.is_some_and(waits) {
                     partition.truncations.iter_mut().for_each(|cut| {
                         cut.settled_at.get_or_insert(now.instant);
                     });
