@@ -12,3 +12,4 @@ mod kafka_reads;
 mod server_admin;
 mod server_delivery;
 mod server_handshake;
+mod tail;
