@@ -8,4 +8,6 @@ pub mod kafka_client;
 pub mod kafka_cluster;
 pub mod kafka_rig;
 pub mod raw_client;
+pub mod server_process;
 pub mod server_rig;
+pub mod watcher;
