@@ -87,6 +87,8 @@ struct Source {
     partitions_live: usize,
     /// Partitions whose reader stopped and is being placed anew.
     relocating: BTreeSet<PartitionId>,
+    /// Bounds below what was read, until it is known whose they are.
+    shortened: Option<Shortened>,
     /// Questions that wait for the answer to one like them.
     queued: BTreeMap<Lookup, Vec<(ShardId, Ticket)>>,
 }
@@ -100,6 +102,22 @@ enum Phase {
     Failed {
         retry_at: Instant,
     },
+}
+
+/// Bounds of a log that became shorter, or of another topic that took its name:
+/// a description that was asked for after them tells which.
+#[derive(Debug)]
+struct Shortened {
+    bounds: Vec<Bounds>,
+    awaited: Awaited,
+}
+
+/// The description that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// It was asked for before the bounds came, and proves nothing.
+    Older,
+    Newer,
 }
 
 /// Why offsets were asked for.
@@ -214,7 +232,7 @@ impl Intake {
                 self.begin_anew(id, partitions, &bounds);
             }
             (Purpose::Extend { partitions }, Ok(bounds)) => self.extend(id, partitions, &bounds),
-            (Purpose::Relocate, Ok(bounds)) => self.relocate(id, &bounds),
+            (Purpose::Relocate, Ok(bounds)) => self.relocate(id, bounds),
             (Purpose::Begin { .. } | Purpose::BeginAnew { .. }, Err(failure)) => {
                 source.phase = Phase::Failed { retry_at: now + self.settings.retry_interval };
                 self.fail(id, &failure);
@@ -366,6 +384,7 @@ impl Intake {
             partitions: Vec::new(),
             partitions_live: 0,
             relocating: BTreeSet::new(),
+            shortened: None,
             queued: BTreeMap::new(),
         });
         source.followers.insert(shard);
@@ -427,6 +446,10 @@ impl Intake {
     fn described(&mut self, id: SourceId, description: &TopicDescription) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         let partitions = description.partitions;
+        if source.phase == Phase::Reading && source.topic_id == description.topic_id {
+            self.confirm(id);
+        }
+        let source = self.sources.get_mut(&id).expect("the caller found it");
         match source.phase {
             Phase::Describing => {
                 source.phase = Phase::Locating;
@@ -501,6 +524,7 @@ impl Intake {
         source.topic_id = description.topic_id;
         source.relocating.clear();
         self.retries.retain(|(_, of, _)| *of != id);
+        source.shortened = None;
         for partition in &source.partitions {
             self.tasks.push_back(Task::Unassign {
                 source: id,
@@ -547,8 +571,42 @@ impl Intake {
         self.announce_added(id, added);
     }
 
-    /// Places the readers anew that were out of range, and says what is gone.
-    fn relocate(&mut self, id: SourceId, bounds: &[Bounds]) {
+    /// Places the readers anew that were out of range. A log that became shorter
+    /// may be that of a topic that was made again, which clients must be told as
+    /// what it is: then the topic is looked at first.
+    fn relocate(&mut self, id: SourceId, bounds: Vec<Bounds>) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        let shorter = source.relocating.iter().any(|partition| {
+            let (log, bounds) =
+                (source.partitions.get(partition.index()), bounds.get(partition.index()));
+            matches!((log, bounds), (Some(log), Some(bounds)) if log.end().offset > bounds.end)
+        });
+        if !shorter {
+            return self.place_anew(id, &bounds);
+        }
+        let topic = source.topic.clone();
+        let under_way = self.describing.contains(&topic);
+        let awaited = if under_way { Awaited::Older } else { Awaited::Newer };
+        source.shortened = Some(Shortened { bounds, awaited });
+        self.describe([topic]);
+    }
+
+    /// Takes the news that the topic is still the same one.
+    fn confirm(&mut self, id: SourceId) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        let Some(Shortened { bounds, awaited }) = source.shortened.take() else { return };
+        match awaited {
+            Awaited::Older => {
+                source.shortened = Some(Shortened { bounds, awaited: Awaited::Newer });
+                let topic = source.topic.clone();
+                self.describe([topic]);
+            }
+            Awaited::Newer => self.place_anew(id, &bounds),
+        }
+    }
+
+    /// Moves readers to where there are records, and says what is gone.
+    fn place_anew(&mut self, id: SourceId, bounds: &[Bounds]) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         let relocating = std::mem::take(&mut source.relocating);
         if source.phase != Phase::Reading {
@@ -729,4 +787,131 @@ fn add_partitions(
 
 fn assignment(source: SourceId, topic: &TopicName, partition: &Arc<SharedPartition>) -> Task {
     Task::Assign { source, topic: topic.clone(), partition: Arc::clone(partition) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::log::partition::Cursor;
+    use crate::log::partition::Read;
+    use crate::tenancy::channel::SourceKey;
+    use crate::tenancy::rule::TenancyRule;
+
+    /// An intake that reads a topic of one partition up to offset 10.
+    struct Rig {
+        intake: Intake,
+        source: SourceId,
+        partition: Arc<SharedPartition>,
+        now: Instant,
+    }
+
+    impl Rig {
+        fn start() -> Self {
+            let directory = Arc::new(Directory::new(1));
+            let settings = IntakeSettings {
+                refresh_interval: Duration::from_secs(2),
+                linger: Duration::from_secs(60),
+                retry_interval: Duration::from_secs(1),
+                history_readers: 1,
+                watched: Vec::new(),
+            };
+            let budget = Budget::new(1 << 20, 1 << 20);
+            let key = SourceKey { topic: TopicName::new("t"), rule: TenancyRule::Shared };
+            let source = directory.source(&key).expect("there is room");
+            let intake = Intake::new(settings, Arc::clone(&directory), budget);
+            let partition = SharedPartition::new(
+                PartitionId::from_index(0),
+                id(1),
+                Offset::ZERO,
+                Offset::ZERO,
+                &Budget::new(1, 1),
+            );
+            let mut rig = Self { intake, source, partition, now: Instant::now() };
+            let shard = ShardId::new(0);
+            rig.intake.handle_command(Command::Follow { shard, source }, rig.now);
+            rig.describe(1);
+            rig.offsets(10);
+            let Some(Task::Assign { partition, .. }) = rig.intake.poll_task() else {
+                panic!("nothing is read");
+            };
+            rig.partition = partition;
+            rig
+        }
+
+        fn next(&mut self) -> Option<Task> {
+            self.intake.poll_task()
+        }
+
+        /// Answers the description that is asked for.
+        fn describe(&mut self, topic_id: i64) {
+            let task = self.next();
+            assert!(matches!(task, Some(Task::Describe { .. })), "{task:?}");
+            let description = TopicDescription { topic_id: id(topic_id), partitions: 1 };
+            self.intake.handle_described(&TopicName::new("t"), Ok(description), self.now);
+        }
+
+        /// Answers the offsets that are asked for.
+        fn offsets(&mut self, end: i64) {
+            let Some(Task::ListOffsets { request, .. }) = self.next() else {
+                panic!("no offsets are asked for");
+            };
+            let end = Offset::from_kafka(end).expect("not negative");
+            let bounds = vec![Bounds { start: Offset::ZERO, end, at_timestamp: end }];
+            self.intake.handle_offsets(request, Ok(bounds), self.now);
+        }
+
+        /// The reader finds that offset 10 is beyond the end, which is 3.
+        fn find_shorter(&mut self) {
+            let error = ReadError::OutOfRange(self.partition.end().offset);
+            self.intake.handle_read_error(self.source, self.partition.id(), error, self.now);
+            self.offsets(3);
+        }
+
+        fn read(&self, at: Cursor) -> Read {
+            self.partition.read(at, Offset::MAX, 1)
+        }
+    }
+
+    fn id(raw: i64) -> TopicId {
+        TopicId::from_kafka(0, raw)
+    }
+
+    #[test]
+    fn a_log_that_became_shorter_is_told_once_its_topic_is_known_to_be_the_same() {
+        let mut rig = Rig::start();
+        let at = rig.partition.end();
+        rig.find_shorter();
+        assert!(matches!(rig.read(at), Read::AtEnd), "nothing is said yet");
+        rig.describe(1);
+        let Read::Truncated { to } = rig.read(at) else { panic!("{:?}", rig.read(at)) };
+        assert_eq!(to.offset.as_u64(), 3);
+        assert_eq!(rig.partition.end(), to);
+        assert!(matches!(rig.next(), Some(Task::Assign { .. })), "it is read on from there");
+    }
+
+    #[test]
+    fn a_topic_that_was_made_again_is_never_taken_for_one_that_became_shorter() {
+        let mut rig = Rig::start();
+        let at = rig.partition.end();
+        rig.find_shorter();
+        rig.describe(2);
+        assert!(matches!(rig.read(at), Read::Recreated { topic_id, .. } if topic_id == id(2)));
+    }
+
+    #[test]
+    fn a_description_older_than_the_bounds_proves_nothing() {
+        let mut rig = Rig::start();
+        let at = rig.partition.end();
+        rig.intake.handle_timeout(rig.now);
+        let asked = rig.next();
+        assert!(matches!(asked, Some(Task::Describe { .. })), "{asked:?}");
+        rig.find_shorter();
+        assert!(rig.next().is_none(), "one description is under way");
+        let description = TopicDescription { topic_id: id(1), partitions: 1 };
+        rig.intake.handle_described(&TopicName::new("t"), Ok(description), rig.now);
+        assert!(matches!(rig.read(at), Read::AtEnd), "nothing is said yet");
+        rig.describe(2);
+        assert!(matches!(rig.read(at), Read::Recreated { .. }));
+    }
 }
