@@ -31,6 +31,7 @@ use tokio::time::sleep;
 
 use crate::admin::health::Health;
 use crate::admin::listener::AdminListener;
+use crate::app::config_command;
 use crate::app::health::Phase;
 use crate::app::health::ReplicaHealth;
 use crate::config;
@@ -76,7 +77,7 @@ pub struct EndSignal;
 ///
 /// What keeps the server from starting, in one sentence.
 pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let config = config::load(path, std::env::vars())?;
+    let config = config::load(path, config_command::environment())?;
     log::install(&config.log)?;
     abort_on_panic();
     system::block_on(async {
