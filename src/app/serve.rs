@@ -54,6 +54,7 @@ use crate::server::system;
 use crate::server::token::Verifier;
 use crate::telemetry::events::DrainEnded;
 use crate::telemetry::events::DrainStarted;
+use crate::telemetry::events::FewDescriptors;
 use crate::telemetry::events::Panicked;
 use crate::telemetry::events::Serving;
 use crate::telemetry::log;
@@ -80,6 +81,12 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let config = config::load(path, config_command::environment())?;
     log::install(&config.log)?;
     abort_on_panic();
+    let connections_max = u64::from(config.server.connections_max);
+    if let Some(limit) = system::raise_descriptor_limit()
+        && limit < connections_max
+    {
+        FewDescriptors { limit, connections_max }.emit();
+    }
     system::block_on(async {
         let (end, ended) = mpsc::channel(END_SIGNALS);
         forward_signals(end).context("signals can't be handled")?;

@@ -226,6 +226,11 @@ impl Shard {
         self.slot(connection).map(|slot| &self.connections[slot].outbox)
     }
 
+    /// Returns the name of a connection, as its client knows it.
+    pub fn connection_id(&self, connection: ConnectionKey) -> Option<ConnectionId> {
+        self.slot(connection).map(|slot| self.connections[slot].id)
+    }
+
     /// Returns when [`Shard::handle_timeout`] must be called at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.upkeep.next_deadline()

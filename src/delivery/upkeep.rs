@@ -165,7 +165,8 @@ impl Shard {
         let all = leaving.connections.len();
         let passed = now.instant.saturating_duration_since(leaving.since);
         let due = match passed < leaving.window {
-            true => (all as f64 * passed.as_secs_f64() / leaving.window.as_secs_f64()) as usize,
+            // The first at once: where there is only one, nobody waits for nothing.
+            true => 1 + (all as f64 * passed.as_secs_f64() / leaving.window.as_secs_f64()) as usize,
             false => all,
         };
         while leaving.told < due.min(all) {

@@ -19,11 +19,14 @@ use tokio::time::timeout_at;
 use crate::delivery::subscription::ConnectionKey;
 use crate::server::settings::SocketSettings;
 use crate::server::worker::Worker;
+use crate::types::ids::ConnectionId;
 
 /// The socket of one connection. Its worker writes to it; its [`LinkTask`]
 /// reads from it and waits until it can be written again.
 pub(in crate::server) struct Link {
     pub(in crate::server) key: ConnectionKey,
+    /// As the client knows it and the log names it.
+    pub(in crate::server) id: ConnectionId,
     pub(in crate::server) stream: TcpStream,
     phase: Cell<Phase>,
     /// Wakes the task; `None` before its first turn.
@@ -42,8 +45,12 @@ enum Phase {
 }
 
 impl Link {
-    pub(in crate::server) fn new(key: ConnectionKey, stream: TcpStream) -> Rc<Self> {
-        Rc::new(Self { key, stream, phase: Cell::new(Phase::Reading), task: Cell::new(None) })
+    pub(in crate::server) fn new(
+        key: ConnectionKey,
+        id: ConnectionId,
+        stream: TcpStream,
+    ) -> Rc<Self> {
+        Rc::new(Self { key, id, stream, phase: Cell::new(Phase::Reading), task: Cell::new(None) })
     }
 
     /// Notes that the socket takes no more for now.
@@ -88,7 +95,7 @@ impl Link {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
-            .field("key", &self.key)
+            .field("id", &self.id)
             .field("phase", &self.phase)
             .finish_non_exhaustive()
     }

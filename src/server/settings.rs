@@ -91,9 +91,10 @@ impl ServerSettings {
             sockets: SocketSettings {
                 send_buffer_bytes: config.socket_send_buffer.as_usize(),
                 unsent_low_water_bytes: UNSENT_LOW_WATER_BYTES,
-                // A reader that stands still is the shard's to judge; the
-                // kernel judges one that is gone.
-                user_timeout: config.pong_timeout,
+                // The shard judges who stands still and who is gone. The kernel
+                // can't tell them apart, for it counts the time of a full window
+                // as well: it comes last.
+                user_timeout: config.stuck_reader_timeout + config.pong_timeout,
             },
             authentication: match anonymous {
                 None => Authentication::Required,

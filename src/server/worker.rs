@@ -26,6 +26,9 @@ use crate::registry::message::Command;
 use crate::server::link;
 use crate::server::link::Link;
 use crate::server::link::LinkTask;
+use crate::telemetry::events::ConnectionEnded;
+use crate::telemetry::events::ConnectionOpened;
+use crate::telemetry::events::End;
 use crate::telemetry::publish::Publisher;
 use crate::types::ids::Timestamp;
 use crate::types::moment::Moment;
@@ -107,11 +110,12 @@ impl Worker {
         stream: TcpStream,
         received: &mut [u8],
     ) {
-        if self.shard.borrow().outbox(key).is_none() {
+        let Some(id) = self.shard.borrow().connection_id(key) else {
             // The shard gave it up before it had a socket.
             return;
-        }
-        let link = Link::new(key, stream);
+        };
+        ConnectionOpened { connection: id, peer: stream.peer_addr().ok() }.emit();
+        let link = Link::new(key, id, stream);
         self.links.borrow_mut().insert(key, Rc::clone(&link));
         spawn_local(LinkTask { worker: Rc::clone(self), link: Rc::clone(&link) });
         if !received.is_empty() {
@@ -247,12 +251,12 @@ impl Worker {
                     }
                 }
                 Some(Output::Finish(key)) => {
-                    if let Some(link) = self.take_link(key) {
+                    if let Some(link) = self.take_link(key, End::Closed) {
                         self.finish(link);
                     }
                 }
                 Some(Output::Abort(key)) => {
-                    if let Some(link) = self.take_link(key) {
+                    if let Some(link) = self.take_link(key, End::CutOff) {
                         link.cut();
                     }
                 }
@@ -290,7 +294,7 @@ impl Worker {
 
     /// Forgets a connection whose socket failed or whose peer went away.
     fn lose(&self, link: &Rc<Link>) {
-        if self.take_link(link.key).is_some() {
+        if self.take_link(link.key, End::Lost).is_some() {
             self.shard.borrow_mut().handle_closed(link.key);
         }
     }
@@ -303,9 +307,10 @@ impl Worker {
         });
     }
 
-    fn take_link(&self, key: ConnectionKey) -> Option<Rc<Link>> {
+    fn take_link(&self, key: ConnectionKey, end: End) -> Option<Rc<Link>> {
         let link = self.links.borrow_mut().remove(&key)?;
         link.end();
+        ConnectionEnded { connection: link.id, end }.emit();
         if self.mode.get() == Mode::Draining {
             self.wake.notify_one();
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use metrics::counter;
 
 use crate::telemetry::metric;
+use crate::types::ids::ConnectionId;
 
 /// A request did not become a WebSocket.
 #[derive(Debug)]
@@ -53,6 +54,49 @@ impl HandshakeFailed {
     }
 }
 
+/// A client has a WebSocket.
+#[derive(Debug)]
+pub struct ConnectionOpened {
+    pub connection: ConnectionId,
+    /// From where; `None` when it is gone already.
+    pub peer: Option<SocketAddr>,
+}
+
+impl ConnectionOpened {
+    /// Counts and logs it.
+    pub fn emit(&self) {
+        let Self { connection, peer } = self;
+        counter!(metric::CONNECTIONS_OPENED).increment(1);
+        tracing::debug!(%connection, ?peer, "connection opened");
+    }
+}
+
+/// A client's WebSocket has ended.
+#[derive(Debug)]
+pub struct ConnectionEnded {
+    pub connection: ConnectionId,
+    pub end: End,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With Close frames.
+    Closed,
+    /// The socket failed, or the client went without a word.
+    Lost,
+    /// The client did not read, and was not waited for.
+    CutOff,
+}
+
+impl ConnectionEnded {
+    /// Logs it. The codes of closes are counted by the shards.
+    pub fn emit(&self) {
+        let Self { connection, end } = self;
+        tracing::debug!(%connection, ?end, "connection ended");
+    }
+}
+
 /// The clients' listener or the admin listener ended by itself.
 #[derive(Debug)]
 pub struct ListenerFailed {
@@ -63,6 +107,25 @@ impl ListenerFailed {
     /// Logs it.
     pub fn emit(&self) {
         tracing::error!(error = %self.error, "a listener ended");
+    }
+}
+
+/// The system gives fewer descriptors than the configuration has connections.
+#[derive(Debug)]
+pub struct FewDescriptors {
+    pub limit: u64,
+    pub connections_max: u64,
+}
+
+impl FewDescriptors {
+    /// Logs it.
+    pub fn emit(&self) {
+        let Self { limit, connections_max } = self;
+        tracing::warn!(
+            limit,
+            connections_max,
+            "fewer descriptors (ulimit -n) than server.connections_max"
+        );
     }
 }
 

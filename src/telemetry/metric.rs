@@ -44,6 +44,7 @@ macro_rules! metrics {
 
 metrics! {
     Gauge CONNECTIONS = "brucke_connections": "WebSocket connections now.";
+    Counter CONNECTIONS_OPENED = "brucke_connections_opened_total": "Requests that became a WebSocket.";
     Gauge SUBSCRIPTIONS = "brucke_subscriptions": "Subscriptions now.";
     Gauge SUBSCRIPTIONS_BEHIND = "brucke_subscriptions_behind": "Subscriptions that read the log at a cursor of their own, because they catch up or their client reads slowly.";
     Gauge FEEDS = "brucke_feeds": "Feeds now: what equal subscriptions of one worker share.";
@@ -68,7 +69,7 @@ metrics! {
     Counter BECAME_LIVE = "brucke_became_live_total": "Subscriptions that caught up.";
     #[label = "reason"]
     Counter GAPS = "brucke_gaps_total": "Gaps told to clients, by reason.";
-    Histogram DELIVERY_LATENCY = "brucke_delivery_latency_seconds": "From the timestamp of a record to the write to a client's socket, for live subscriptions. Topics stamped by producers include what producers wait.";
+    Histogram DELIVERY_LATENCY = "brucke_delivery_latency_seconds": "From the timestamp of a record to the write to a client's socket, for live subscriptions; under load a sample of them. Topics stamped by producers include what producers wait.";
     Counter KAFKA_RECORDS = "brucke_kafka_records_total": "Records that came from Kafka as they were written.";
     Counter KAFKA_HISTORY_RECORDS = "brucke_kafka_history_records_total": "Records read back from Kafka for clients that catch up.";
     Counter KAFKA_RECORDS_WITHOUT_TENANT = "brucke_kafka_records_without_tenant_total": "Records, of both, that went to nobody because their tenant could not be told.";

@@ -19,3 +19,4 @@ mod truth_secrets;
 mod truth_slow;
 mod truth_starts;
 mod truth_tenants;
+mod server_secrets;

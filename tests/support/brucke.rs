@@ -4,9 +4,12 @@ use std::fs;
 use std::fs::File;
 use std::io::BufRead as _;
 use std::io::BufReader;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
+use std::process::ExitStatus;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -75,6 +78,25 @@ secret = "{SECRET}"
             let _ = process.kill();
             process.wait().expect("a killed process ends");
         }
+    }
+
+    /// Asks the process to end, as a supervisor does, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the replica runs");
+        let pid = process.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        assert!(asked.success(), "the process is there");
+        process.wait().expect("it ends")
+    }
+
+    /// Returns the address of the clients' listener.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Returns the address of the operators' listener.
+    pub fn admin_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port))
     }
 
     /// Starts the process again, on the same ports, and waits until it serves.

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::thread;
 use std::thread::JoinHandle;
@@ -88,14 +89,7 @@ impl ServerRig {
 
     /// Returns status and body of a page of the admin listener.
     pub fn admin(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.addresses.admin).expect("the admin listener");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        (status.expect("a status line"), body.to_owned())
+        admin_page(self.addresses.admin, path)
     }
 
     /// Asks a page of the admin listener until its answer satisfies.
@@ -136,6 +130,18 @@ impl Drop for ServerRig {
             }
         }
     }
+}
+
+/// Returns status and body of a page of an admin listener.
+pub fn admin_page(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("the admin listener");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status line"), body.to_owned())
 }
 
 /// A mock cluster and what writes to it.
