@@ -12,7 +12,6 @@ use crate::delivery::feed::lane;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Source;
 use crate::delivery::subscription::Announced;
-use crate::delivery::subscription::Starting;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Subscription;
 use crate::delivery::subscription::Window;
@@ -332,7 +331,7 @@ impl Shard {
                 on_gap: asked.on_gap,
                 announced: Announced::NotYet,
                 window: asked.window.map(|records_max| Box::new(Window::new(records_max))),
-                state: State::Starting(Box::new(Starting { from: asked.from, unknown: None })),
+                state: State::Starting(Box::new(asked.from)),
             },
         );
         self.subscriptions += 1;

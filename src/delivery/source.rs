@@ -23,8 +23,7 @@ pub struct Source {
     pub(in crate::delivery) index: Index,
     /// Feeds of the source; with the last, the shard stops following it.
     pub(in crate::delivery) feeds: usize,
-    /// Subscriptions that wait for the source to be read, or for a partition
-    /// that it is not known to have.
+    /// Subscriptions that wait for the source to be read.
     pub(in crate::delivery) starting: Vec<SubRef>,
     /// Subscriptions that are behind elsewhere and have met the shard's cursor
     /// in some partition: they look again at the next tick.

@@ -22,6 +22,7 @@ use crate::protocol::frame::OnGap;
 use crate::protocol::frame::ServerFrame;
 use crate::protocol::frame::StartAt;
 use crate::registry::message::Bounds;
+use crate::registry::message::Claim;
 use crate::registry::message::Command;
 use crate::registry::message::Event;
 use crate::registry::message::Lookup;
@@ -29,7 +30,6 @@ use crate::registry::message::SourceFailure;
 use crate::registry::message::Ticket;
 use crate::resume::start::Known;
 use crate::resume::start::Plan;
-use crate::resume::start::StartError;
 use crate::resume::start::plan;
 use crate::types::ids::ChannelName;
 use crate::types::ids::Offset;
@@ -38,6 +38,7 @@ use crate::types::ids::SourceId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
 use crate::types::moment::Moment;
+use crate::types::positions::Place;
 
 impl Shard {
     /// Takes what the intake says.
@@ -62,22 +63,26 @@ impl Shard {
     pub(in crate::delivery) fn find_start(&mut self, slot: usize, sub: usize, now: Moment) {
         let reference = self.reference(slot, sub);
         let source = self.source_of(slot, sub);
-        let State::Starting(starting) = &self.subscription(slot, sub).state else { return };
+        let State::Starting(from) = &self.subscription(slot, sub).state else { return };
         if self.sources[source].phase == Phase::Waiting {
             return self.sources[source].starting.push(reference);
         }
-        let lookup = match &starting.from {
+        let lookup = match &**from {
             StartAt::Latest => return self.begin(slot, sub, &[], now),
             StartAt::Earliest | StartAt::Place(_) => Lookup::Bounds,
             StartAt::Timestamp(at) => Lookup::Timestamp(*at),
             StartAt::Ago(span) => Lookup::Timestamp(whole_second(now.wall_before(*span))),
+        };
+        let claim = match &**from {
+            StartAt::Place(place) => Some(claim(place)),
+            _ => None,
         };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let standing = self.sources[source].standing();
         self.tickets.insert(ticket, Question { subscription: reference, standing });
         let (shard, source) = (self.id, self.sources[source].id);
-        self.command(Command::Resolve { shard, ticket, source, lookup });
+        self.command(Command::Resolve { shard, ticket, source, lookup, claim });
     }
 
     /// Gives up starts that took too long.
@@ -88,18 +93,10 @@ impl Shard {
             }
             self.starting.pop_front();
             let Some((slot, sub)) = self.find(subscription) else { continue };
-            let State::Starting(starting) = &self.subscription(slot, sub).state else { continue };
-            let topic = &self.feeds.at(self.subscription(slot, sub).feed).key.source.topic;
-            let (code, message) = match starting.unknown {
-                Some(error) if !self.directory.fails(topic) => {
-                    (ErrorCode::UnknownPartition, error.to_string())
-                }
-                _ => {
-                    let message = "kafka did not say in time where to start: try again";
-                    (ErrorCode::Unavailable, message.to_owned())
-                }
-            };
-            self.end_with_error(slot, sub, code, message);
+            if matches!(self.subscription(slot, sub).state, State::Starting(_)) {
+                let message = "kafka did not say in time where to start: try again".to_owned();
+                self.end_with_error(slot, sub, ErrorCode::Unavailable, message);
+            }
         }
         if self.starting.is_empty() {
             self.tickets.retain(|_, _| false);
@@ -127,12 +124,7 @@ impl Shard {
                 Partition::new(log, end)
             })
             .collect();
-        self.find_starts(slot, now);
-    }
-
-    /// Asks again for the starts that wait in a source.
-    pub(in crate::delivery) fn find_starts(&mut self, source: usize, now: Moment) {
-        for subscription in std::mem::take(&mut self.sources[source].starting) {
+        for subscription in std::mem::take(&mut source.starting) {
             if let Some((slot, sub)) = self.find(subscription) {
                 self.find_start(slot, sub, now);
             }
@@ -228,8 +220,7 @@ impl Shard {
     /// Puts a subscription at its start and says so.
     fn begin(&mut self, slot: usize, sub: usize, bounds: &[Bounds], now: Moment) {
         let source = self.source_of(slot, sub);
-        let State::Starting(starting) = &self.subscription(slot, sub).state else { return };
-        let from = &starting.from;
+        let State::Starting(from) = &self.subscription(slot, sub).state else { return };
         let places = &self.sources[source].partitions;
         let live: Vec<Offset> = places.iter().map(|place| place.cursor.offset).collect();
         let ends: Vec<Cursor> = places.iter().map(|place| place.log.end()).collect();
@@ -237,12 +228,15 @@ impl Shard {
         let known = Known { topic_id, live: &live, bounds };
         let plan = match plan(from, &known) {
             Ok(plan) => plan,
-            Err(error) => return self.wait_for_partition(slot, sub, error),
+            Err(error) => {
+                let code = ErrorCode::UnknownPartition;
+                return self.end_with_error(slot, sub, code, error.to_string());
+            }
         };
         let readers = plan.starts.iter().zip(places).zip(&ends).map(|((start, place), end)| {
             // What is live is of the shard's generation; what was looked up is
             // of the log's.
-            let generation = match from {
+            let generation = match **from {
                 StartAt::Latest => place.cursor.generation,
                 _ => end.generation,
             };
@@ -261,15 +255,6 @@ impl Shard {
         self.announce(slot, sub, &plan);
         if self.tell_lost(slot, sub, &plan, topic_id) {
             self.queue(slot, sub);
-        }
-    }
-
-    /// Lets a start wait until more partitions are known, or its time is up.
-    fn wait_for_partition(&mut self, slot: usize, sub: usize, error: StartError) {
-        let (reference, source) = (self.reference(slot, sub), self.source_of(slot, sub));
-        if let State::Starting(starting) = &mut self.subscription_mut(slot, sub).state {
-            starting.unknown = Some(error);
-            self.sources[source].starting.push(reference);
         }
     }
 
@@ -331,6 +316,13 @@ impl Shard {
     pub(in crate::delivery) fn watch_start(&mut self, subscription: SubRef, now: Moment) {
         self.starting.push_back((now.instant + self.settings.start_timeout, subscription));
     }
+}
+
+/// Returns what a client says of a topic by naming this place in it.
+fn claim(place: &Place) -> Claim {
+    let named = place.positions.iter().filter(|(_, at)| **at > Offset::ZERO);
+    let partitions = named.last().map_or(0, |(partition, _)| partition.index() + 1);
+    Claim { topic_id: place.topic_id, partitions }
 }
 
 /// Rounds down to a whole second, so that many who ask for "15 minutes ago" at

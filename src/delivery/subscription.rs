@@ -8,7 +8,6 @@ use crate::delivery::index::FeedSlot;
 use crate::log::partition::Cursor;
 use crate::protocol::frame::OnGap;
 use crate::protocol::frame::StartAt;
-use crate::resume::start::StartError;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::RequestId;
@@ -53,20 +52,11 @@ pub(in crate::delivery) enum Announced {
 #[derive(Debug)]
 pub(in crate::delivery) enum State {
     /// Its start is being found.
-    Starting(Box<Starting>),
+    Starting(Box<StartAt>),
     /// It reads the log at its own cursors.
     Behind(Box<Behind>),
     /// It gets what its feed gets; `follower` is its place among the feed's.
     Live { follower: u32 },
-}
-
-/// A start that is being found.
-#[derive(Debug)]
-pub(in crate::delivery) struct Starting {
-    pub(in crate::delivery) from: StartAt,
-    /// Why it can't be found as far as this replica knows: another one may have
-    /// seen partitions that this one has yet to hear of.
-    pub(in crate::delivery) unknown: Option<StartError>,
 }
 
 /// A question that was asked for a start.

@@ -13,7 +13,6 @@ use crate::delivery::connection::Phase;
 use crate::delivery::connection::Warned;
 use crate::delivery::settings::Settings;
 use crate::delivery::shard::Shard;
-use crate::delivery::source::Phase as Source;
 use crate::delivery::subscription::ConnectionKey;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::frame::ServerFrame;
@@ -28,7 +27,6 @@ pub struct Upkeep {
     connection: usize,
     feed: usize,
     demands_cleared_at: Option<Instant>,
-    starts_asked_at: Option<Instant>,
     /// Sources to look at again, for something was not whole yet.
     again: BTreeSet<usize>,
     leaving: Option<Leaving>,
@@ -100,16 +98,8 @@ impl Shard {
             }
         }
         let slots: Vec<usize> = self.sources.iter().map(|(slot, _)| slot).collect();
-        let asked = *self.upkeep.starts_asked_at.get_or_insert(now.instant);
-        let asks = now.instant.saturating_duration_since(asked) >= ASK_AGAIN;
-        if asks {
-            self.upkeep.starts_asked_at = Some(now.instant);
-        }
         for source in &slots {
             self.queue_at_end(*source);
-            if asks && self.sources[*source].phase == Source::Reading {
-                self.find_starts(*source, now);
-            }
         }
         let cleared = *self.upkeep.demands_cleared_at.get_or_insert(now.instant);
         if now.instant.saturating_duration_since(cleared) >= DEMAND_AGAIN {
@@ -229,8 +219,6 @@ const TICKS_PER_ROUND: usize = 10;
 /// After so long, what is missing is demanded again, whatever became of the
 /// first demand.
 const DEMAND_AGAIN: Duration = Duration::from_secs(5);
-/// How often a start is asked for again that names an unknown partition.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Milliseconds after which a client that was sent away may come back; spread,
 /// so that another replica is not met by all at once.
 const RETURN_MILLIS: std::ops::Range<u64> = 200..3_000;

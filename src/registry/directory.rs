@@ -111,11 +111,6 @@ impl Directory {
         }
     }
 
-    /// Says whether something is wrong with a topic now.
-    pub fn fails(&self, topic: &TopicName) -> bool {
-        self.failures.contains_key(topic)
-    }
-
     /// Returns what is wrong now, by topic.
     pub fn failures(&self) -> BTreeMap<TopicName, SourceFailure> {
         self.failures.iter().map(|entry| (entry.key().clone(), entry.value().clone())).collect()

@@ -23,6 +23,7 @@ use crate::log::partition::SharedPartition;
 use crate::registry::directory::Directory;
 use crate::registry::history::History;
 use crate::registry::message::Bounds;
+use crate::registry::message::Claim;
 use crate::registry::message::Command;
 use crate::registry::message::Event;
 use crate::registry::message::Lookup;
@@ -90,7 +91,21 @@ struct Source {
     /// Bounds below what was read, until it is known whose they are.
     shortened: Option<Shortened>,
     /// Questions that wait for the answer to one like them.
-    queued: BTreeMap<Lookup, Vec<(ShardId, Ticket)>>,
+    queued: BTreeMap<Lookup, Vec<Asker>>,
+    /// Questions whose claims wait for the description that is under way.
+    doubted: Vec<(Lookup, Asker)>,
+    /// The same for the one after it: what is under way may be older than what
+    /// these clients have seen.
+    doubted_later: Vec<(Lookup, Asker)>,
+}
+
+/// Whose a question is.
+#[derive(Debug, Clone, Copy)]
+struct Asker {
+    shard: ShardId,
+    ticket: Ticket,
+    /// What must be known before it is answered.
+    claim: Option<Claim>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +155,7 @@ enum Purpose {
     /// To place readers anew that were out of range.
     Relocate,
     /// For starts of subscriptions.
-    Answer { lookup: Lookup, to: Vec<(ShardId, Ticket)> },
+    Answer { lookup: Lookup, to: Vec<Asker> },
 }
 
 impl Intake {
@@ -173,8 +188,8 @@ impl Intake {
                     self.history.demand(source, partition, offset);
                 }
             }
-            Command::Resolve { shard, ticket, source, lookup } => {
-                self.resolve(shard, ticket, source, lookup);
+            Command::Resolve { shard, ticket, source, lookup, claim } => {
+                self.resolve(source, lookup, Asker { shard, ticket, claim });
             }
         }
     }
@@ -197,10 +212,21 @@ impl Intake {
         self.directory.set_failure(topic, result.as_ref().err().cloned());
         let concerned: Vec<SourceId> =
             self.sources.iter().filter(|(_, s)| s.topic == *topic).map(|(id, _)| *id).collect();
+        for id in &concerned {
+            match &result {
+                Ok(description) => self.described(*id, description),
+                Err(failure) => self.not_described(*id, failure, now),
+            }
+        }
         for id in concerned {
             match &result {
-                Ok(description) => self.described(id, description),
-                Err(failure) => self.not_described(id, failure, now),
+                Ok(description) => self.believe(id, description),
+                Err(failure) => self.refuse_doubted(id, failure),
+            }
+            let source = self.sources.get_mut(&id).expect("a description forgets no source");
+            if !source.doubted_later.is_empty() {
+                source.doubted.append(&mut source.doubted_later);
+                self.describe([topic.clone()]);
             }
         }
     }
@@ -238,7 +264,7 @@ impl Intake {
                 self.fail(id, &failure);
             }
             // The next description finds the new partitions again.
-            (Purpose::Extend { .. }, Err(_)) => {}
+            (Purpose::Extend { .. }, Err(failure)) => self.refuse_doubted(id, &failure),
             (Purpose::Relocate, Err(_)) => {
                 let at = now + self.settings.retry_interval;
                 let relocating = std::mem::take(&mut source.relocating);
@@ -386,6 +412,8 @@ impl Intake {
             relocating: BTreeSet::new(),
             shortened: None,
             queued: BTreeMap::new(),
+            doubted: Vec::new(),
+            doubted_later: Vec::new(),
         });
         source.followers.insert(shard);
         source.idle_since = None;
@@ -493,14 +521,15 @@ impl Intake {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         self.directory.set_failure(&source.topic, Some(failure.clone()));
         let queued = std::mem::take(&mut source.queued);
+        let doubted = [&mut source.doubted, &mut source.doubted_later].map(std::mem::take);
         for shard in &source.followers {
             let failure = failure.clone();
             self.directory.mailbox(*shard).post(Event::Failed { source: id, failure });
         }
-        for (shard, ticket) in queued.into_values().flatten() {
-            let result = Err(failure.clone());
-            self.directory.mailbox(shard).post(Event::Resolved { ticket, result });
-        }
+        let askers = queued.into_values().flatten();
+        let askers: Vec<Asker> =
+            askers.chain(doubted.into_iter().flatten().map(|(_, a)| a)).collect();
+        answer(&self.directory, &askers, &Err(failure.clone()));
     }
 
     /// Begins a source at its end: older records come from history.
@@ -569,6 +598,11 @@ impl Intake {
         let added = add_partitions(source, count, bounds, &self.budget, from_zero);
         self.assign(id, first);
         self.announce_added(id, added);
+        let source = self.sources.get_mut(&id).expect("it was there before");
+        for (lookup, asker) in std::mem::take(&mut source.doubted) {
+            source.queued.entry(lookup).or_default().push(asker);
+        }
+        self.ask_all_queued(id);
     }
 
     /// Places the readers anew that were out of range. A log that became shorter
@@ -631,7 +665,7 @@ impl Intake {
 
     fn reassign(&mut self, id: SourceId, partition: PartitionId) {
         let Some(source) = self.sources.get(&id) else { return };
-        if source.phase == Phase::Reading && partition.index() < source.partitions_live {
+        if source.reads(partition) {
             let log = &source.partitions[partition.index()];
             self.tasks.push_back(assignment(id, &source.topic, log));
         }
@@ -659,17 +693,36 @@ impl Intake {
         }
     }
 
-    fn resolve(&mut self, shard: ShardId, ticket: Ticket, id: SourceId, lookup: Lookup) {
+    fn resolve(&mut self, id: SourceId, lookup: Lookup, asker: Asker) {
         let Some(source) = self.sources.get_mut(&id) else {
             let failure = SourceFailure::UnknownTopic(self.directory.key(id).topic);
-            let result = Err(failure);
-            self.directory.mailbox(shard).post(Event::Resolved { ticket, result });
-            return;
+            return answer(&self.directory, &[asker], &Err(failure));
         };
-        source.queued.entry(lookup).or_default().push((shard, ticket));
+        source.queued.entry(lookup).or_default().push(asker);
         if source.phase == Phase::Reading {
             self.ask_queued(id, lookup);
         }
+    }
+
+    /// Takes a description that is new enough for those who doubted the last:
+    /// what it does not bear out is not so.
+    fn believe(&mut self, id: SourceId, description: &TopicDescription) {
+        let source = self.sources.get_mut(&id).expect("a description forgets no source");
+        if source.phase == Phase::Reading && description.partitions > source.partitions_live {
+            // The partitions that were found are begun first.
+            return;
+        }
+        for (lookup, asker) in std::mem::take(&mut source.doubted) {
+            source.queued.entry(lookup).or_default().push(Asker { claim: None, ..asker });
+        }
+        self.ask_all_queued(id);
+    }
+
+    fn refuse_doubted(&mut self, id: SourceId, failure: &SourceFailure) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        let doubted = std::mem::take(&mut source.doubted);
+        let askers: Vec<Asker> = doubted.into_iter().map(|(_, asker)| asker).collect();
+        answer(&self.directory, &askers, &Err(failure.clone()));
     }
 
     fn ask_all_queued(&mut self, id: SourceId) {
@@ -689,7 +742,20 @@ impl Intake {
         if under_way || source.phase != Phase::Reading {
             return;
         }
-        if let Some(to) = source.queued.remove(&lookup) {
+        let Some(askers) = source.queued.remove(&lookup) else { return };
+        let (to, doubted): (Vec<Asker>, Vec<Asker>) =
+            askers.into_iter().partition(|asker| asker.claim.is_none_or(|c| source.bears_out(c)));
+        if !doubted.is_empty() {
+            let doubted = doubted.into_iter().map(|asker| (lookup, asker));
+            let topic = source.topic.clone();
+            if self.describing.contains(&topic) {
+                source.doubted_later.extend(doubted);
+            } else {
+                source.doubted.extend(doubted);
+                self.describe([topic]);
+            }
+        }
+        if !to.is_empty() {
             self.list_offsets(id, lookup, Purpose::Answer { lookup, to });
         }
     }
@@ -727,7 +793,7 @@ impl Intake {
             }
             let lagging = log.end().offset < bounds.start;
             log.expire(bounds.start);
-            if lagging {
+            if lagging && source.reads(log.id()) {
                 self.tasks.push_back(assignment(id, &source.topic, log));
             }
             self.directory.wake(id, log.id());
@@ -751,14 +817,26 @@ impl Intake {
     }
 }
 
-fn answer(
-    directory: &Directory,
-    to: &[(ShardId, Ticket)],
-    result: &Result<Vec<Bounds>, SourceFailure>,
-) {
-    for (shard, ticket) in to {
-        let event = Event::Resolved { ticket: *ticket, result: result.clone() };
-        directory.mailbox(*shard).post(event);
+impl Source {
+    /// Says whether a partition is to be read. One whose reader is being placed
+    /// anew is not, until that is done: what is then found of its end is held
+    /// against what was read.
+    fn reads(&self, partition: PartitionId) -> bool {
+        self.phase == Phase::Reading
+            && partition.index() < self.partitions_live
+            && !self.relocating.contains(&partition)
+    }
+
+    /// Says whether a client speaks of the topic as it is known.
+    fn bears_out(&self, claim: Claim) -> bool {
+        claim.topic_id == self.topic_id && claim.partitions <= self.partitions_live
+    }
+}
+
+fn answer(directory: &Directory, to: &[Asker], result: &Result<Vec<Bounds>, SourceFailure>) {
+    for asker in to {
+        let event = Event::Resolved { ticket: asker.ticket, result: result.clone() };
+        directory.mailbox(asker.shard).post(event);
     }
 }
 

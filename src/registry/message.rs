@@ -23,13 +23,29 @@ pub enum Command {
     Unfollow { shard: ShardId, source: SourceId },
     /// A cursor waits for records of this offset on, which memory has not.
     Demand { source: SourceId, partition: PartitionId, offset: Offset },
-    /// Find out where a subscription starts; answered by [`Event::Resolved`].
-    Resolve { shard: ShardId, ticket: Ticket, source: SourceId, lookup: Lookup },
+    /// Find out where a subscription starts; answered by [`Event::Resolved`]. A
+    /// claim that goes beyond what is known is held against a new description of
+    /// the topic first: another replica may have heard of changes earlier.
+    Resolve {
+        shard: ShardId,
+        ticket: Ticket,
+        source: SourceId,
+        lookup: Lookup,
+        claim: Option<Claim>,
+    },
 }
 
 /// A shard's own number for a question it asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
+
+/// What a client says of a topic by naming positions in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    pub topic_id: TopicId,
+    /// How many partitions the topic must have at least.
+    pub partitions: usize,
+}
 
 /// What is looked up for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

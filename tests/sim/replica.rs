@@ -47,7 +47,7 @@ impl Replica {
             watched: Vec::new(),
         };
         let intake = Intake::new(intake, Arc::clone(&directory), Arc::clone(&budget));
-        let room = Room::new(intake, Arc::clone(&directory), history_readers, rng.usize(1..=12));
+        let room = Room::new(intake, Arc::clone(&directory), history_readers, rng.usize(4..=16));
         let settings = settings(rng);
         let channels = configuration();
         let shard = |index: u16| {

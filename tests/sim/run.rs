@@ -185,4 +185,4 @@ impl World {
 
 /// How long it may take until all have caught up once the troubles are over:
 /// what was cut off unnoticed is first found by a missing pong.
-const CATCH_UP_MAX: Duration = Duration::from_secs(30);
+const CATCH_UP_MAX: Duration = Duration::from_secs(60);

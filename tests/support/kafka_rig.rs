@@ -111,7 +111,7 @@ impl KafkaRig {
     /// Looks up offsets of a source that is followed.
     pub fn resolve(&mut self, source: SourceId, lookup: Lookup) -> Vec<Bounds> {
         let ticket = Ticket(7);
-        self.command(Command::Resolve { shard: SHARD, ticket, source, lookup });
+        self.command(Command::Resolve { shard: SHARD, ticket, source, lookup, claim: None });
         self.wait_for("offsets", |event| match event {
             Event::Resolved { result, .. } => Some(result.clone()),
             _ => None,
