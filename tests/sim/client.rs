@@ -86,6 +86,16 @@ pub(crate) struct Sub {
     pub(crate) liveness: Liveness,
     /// Frames of records that have not been acknowledged.
     unacknowledged: Vec<(PartitionId, Offset, usize)>,
+    /// Whether the log began anew: an acknowledgement of what was before may be
+    /// on its way, and is then taken for one of what came after.
+    anew: Anew,
+}
+
+/// Whether offsets began to mean something else while a subscription lasted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Anew {
+    No,
+    Yes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -425,6 +435,7 @@ impl Sub {
             phase: Phase::Idle(now.instant),
             liveness: Liveness::NotYet,
             unacknowledged: Vec::new(),
+            anew: Anew::No,
         }
     }
 
@@ -443,6 +454,7 @@ impl Sub {
         self.phase = Phase::Idle(again_at);
         self.liveness = Liveness::NotYet;
         self.unacknowledged.clear();
+        self.anew = Anew::No;
     }
 
     fn handle_records(&mut self, kafka: &Kafka, records: &Records) -> Result<(), Violation> {
@@ -451,7 +463,7 @@ impl Sub {
             let count = records.records.len();
             self.unacknowledged.push((records.partition, records.to, count));
             let sum: usize = self.unacknowledged.iter().map(|(.., count)| count).sum();
-            if sum > window.get() as usize {
+            if sum > window.get() as usize && self.anew == Anew::No {
                 return Err(format!("{sum} records unacknowledged, and the window is {window}"));
             }
         }
@@ -460,9 +472,10 @@ impl Sub {
 
     fn handle_gap(&mut self, kafka: &Kafka, gap: &Gap) -> Result<(), Violation> {
         self.ledger.gap(kafka, gap)?;
-        self.unacknowledged.retain(|(partition, ..)| {
-            *partition != gap.partition && gap.reason != GapReason::TopicRecreated
-        });
+        self.unacknowledged.retain(|(partition, ..)| *partition != gap.partition);
+        if gap.reason != GapReason::Retention {
+            self.anew = Anew::Yes;
+        }
         Ok(())
     }
 }
