@@ -65,6 +65,11 @@ impl Shard {
                 Ok(None) => break,
                 Err(error) => {
                     self.close(slot, error.close_code(), None, now.instant);
+                    // What the peer still says can't be read, its Close frame
+                    // neither: there is nothing to wait for.
+                    if let Phase::Closing { peer, .. } = &mut self.connections[slot].phase {
+                        *peer = Peer::Closed;
+                    }
                     break;
                 }
             };
