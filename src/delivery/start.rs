@@ -320,8 +320,8 @@ impl Shard {
 
 /// Returns what a client says of a topic by naming this place in it.
 fn claim(place: &Place) -> Claim {
-    let named = place.positions.iter().filter(|(_, at)| **at > Offset::ZERO);
-    let partitions = named.last().map_or(0, |(partition, _)| partition.index() + 1);
+    let mut named = place.positions.iter().filter(|(_, at)| **at > Offset::ZERO);
+    let partitions = named.next_back().map_or(0, |(partition, _)| partition.index() + 1);
     Claim { topic_id: place.topic_id, partitions }
 }
 
