@@ -184,3 +184,18 @@ const SUBPROTOCOLS: [(&str, Encoding); 2] =
 const BEARER_PREFIX: &str = "brucke.bearer.";
 const QUERY_KEY: &str = "access_token";
 const TWO_TOKENS: &str = "there is more than one token; send one";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_compared_without_its_port() {
+        let check = |host: &str, name: &str| assert_eq!(without_port(host), name);
+        check("localhost", "localhost");
+        check("localhost:8080", "localhost");
+        check("[::1]:8080", "[::1]");
+        check("[::1]", "[::1]");
+        check("localhost:evil", "localhost:evil");
+    }
+}

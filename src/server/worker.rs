@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -12,6 +11,7 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 use crossbeam_channel::Sender;
+use hashbrown::HashMap;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
