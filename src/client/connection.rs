@@ -228,6 +228,9 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> Ended {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn check(ended: Ended, advice: Reconnect) {
@@ -236,6 +239,19 @@ mod tests {
 
     fn closed(number: u16) -> Ended {
         Ended::Closed { number, reason: String::new() }
+    }
+
+    #[tokio::test]
+    async fn a_server_without_tls_is_no_secure_server() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("wss://{}/v1/ws", listener.local_addr().expect("bound"));
+        let server = async {
+            let (mut stream, _) = listener.accept().await.expect("a client comes");
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.expect("written");
+            stream
+        };
+        let (_stream, opened) = tokio::join!(server, Connection::open(&url));
+        assert!(matches!(opened, Err(Ended::Unreachable(_))), "{opened:?}");
     }
 
     #[test]
