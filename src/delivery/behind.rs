@@ -120,6 +120,10 @@ impl Shard {
         let Some((slot, sub)) = self.find(subscription) else { return };
         let Some(behind) = self.behind_mut(slot, sub) else { return };
         behind.queued = Queued::No;
+        if self.must_begin_anew(slot, sub, now) {
+            return;
+        }
+        let Some(behind) = self.behind_mut(slot, sub) else { return };
         let (first, count) = (behind.turn, behind.partitions.len());
         let (mut steps, mut settled) = (0, 0);
         for turn in 0..count {
@@ -159,6 +163,29 @@ impl Shard {
         let source = self.source_of(slot, sub);
         self.sources[source].at_end.insert(subscription);
         self.tell_scanned(slot, sub, now.instant);
+    }
+
+    /// Says that the topic was made again, where it was and the client does not
+    /// know, before anything else is said: a partition that only the new topic
+    /// has would be taken for one of the old. Says whether it can't be said yet
+    /// or has ended the subscription.
+    fn must_begin_anew(&mut self, slot: usize, sub: usize, now: Moment) -> bool {
+        let source = self.source_of(slot, sub);
+        let Some(place) = self.sources[source].partitions.first() else { return false };
+        let topic_id = place.log.topic_id();
+        let State::Behind(behind) = &self.subscription(slot, sub).state else { return true };
+        if behind.topic_id == topic_id {
+            return false;
+        }
+        match self.begin_anew(slot, sub, topic_id, now) {
+            Step::Later => {
+                let reference = self.reference(slot, sub);
+                self.sources[source].at_end.insert(reference);
+                self.upkeep.look_again(source);
+                true
+            }
+            step => step == Step::Ended,
+        }
     }
 
     fn read_on(&mut self, slot: usize, sub: usize, partition: usize, now: Moment) -> Step {

@@ -152,8 +152,14 @@ impl Shard {
         if self.sources[slot].phase == Phase::Waiting {
             return;
         }
+        // A topic that was made again with more partitions is told of first: what
+        // those hold is not of the topic that clients know.
+        for partition in 0..self.sources[slot].partitions.len() {
+            self.advance(slot, partition, now);
+        }
         for log in added {
-            if log.id().index() != self.sources[slot].partitions.len() {
+            let Some(found) = self.sources.get(slot) else { return };
+            if log.id().index() != found.partitions.len() {
                 continue;
             }
             let cursor = Cursor { offset: Offset::ZERO, ..log.end() };

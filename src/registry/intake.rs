@@ -88,6 +88,9 @@ struct Source {
     partitions_live: usize,
     /// Partitions whose reader stopped and is being placed anew.
     relocating: BTreeSet<PartitionId>,
+    /// Those of them whose offsets are yet to be looked up: what is under way may
+    /// be older than what they have read.
+    relocating_next: BTreeSet<PartitionId>,
     /// Bounds below what was read, until it is known whose they are.
     shortened: Option<Shortened>,
     /// Questions that wait for the answer to one like them.
@@ -123,6 +126,7 @@ enum Phase {
 /// a description that was asked for after them tells which.
 #[derive(Debug)]
 struct Shortened {
+    partitions: BTreeSet<PartitionId>,
     bounds: Vec<Bounds>,
     awaited: Awaited,
 }
@@ -152,8 +156,8 @@ enum Purpose {
     BeginAnew { partitions: usize },
     /// To begin partitions that were added, oldest first.
     Extend { partitions: usize },
-    /// To place readers anew that were out of range.
-    Relocate,
+    /// To place readers anew that were out of range before this was asked.
+    Relocate { partitions: BTreeSet<PartitionId> },
     /// For starts of subscriptions.
     Answer { lookup: Lookup, to: Vec<Asker> },
 }
@@ -258,17 +262,20 @@ impl Intake {
                 self.begin_anew(id, partitions, &bounds);
             }
             (Purpose::Extend { partitions }, Ok(bounds)) => self.extend(id, partitions, &bounds),
-            (Purpose::Relocate, Ok(bounds)) => self.relocate(id, bounds),
+            (Purpose::Relocate { partitions }, Ok(bounds)) => {
+                self.relocate(id, partitions, bounds);
+            }
             (Purpose::Begin { .. } | Purpose::BeginAnew { .. }, Err(failure)) => {
                 source.phase = Phase::Failed { retry_at: now + self.settings.retry_interval };
                 self.fail(id, &failure);
             }
             // The next description finds the new partitions again.
             (Purpose::Extend { .. }, Err(failure)) => self.refuse_doubted(id, &failure),
-            (Purpose::Relocate, Err(_)) => {
+            (Purpose::Relocate { partitions }, Err(_)) => {
                 let at = now + self.settings.retry_interval;
-                let relocating = std::mem::take(&mut source.relocating);
-                self.retries.extend(relocating.into_iter().map(|partition| (at, id, partition)));
+                source.relocating.retain(|partition| !partitions.contains(partition));
+                self.retries.extend(partitions.into_iter().map(|partition| (at, id, partition)));
+                self.relocate_next(id);
             }
         }
     }
@@ -287,11 +294,9 @@ impl Intake {
         }
         match error {
             ReadError::OutOfRange(_) => {
-                let first = source.relocating.is_empty();
                 source.relocating.insert(partition);
-                if first {
-                    self.list_offsets(id, Lookup::Bounds, Purpose::Relocate);
-                }
+                source.relocating_next.insert(partition);
+                self.relocate_next(id);
             }
             ReadError::Failed(_) => {
                 self.retries.insert((now + self.settings.retry_interval, id, partition));
@@ -410,6 +415,7 @@ impl Intake {
             partitions: Vec::new(),
             partitions_live: 0,
             relocating: BTreeSet::new(),
+            relocating_next: BTreeSet::new(),
             shortened: None,
             queued: BTreeMap::new(),
             doubted: Vec::new(),
@@ -552,6 +558,7 @@ impl Intake {
         source.phase = Phase::Locating;
         source.topic_id = description.topic_id;
         source.relocating.clear();
+        source.relocating_next.clear();
         self.retries.retain(|(_, of, _)| *of != id);
         source.shortened = None;
         for partition in &source.partitions {
@@ -608,45 +615,45 @@ impl Intake {
     /// Places the readers anew that were out of range. A log that became shorter
     /// may be that of a topic that was made again, which clients must be told as
     /// what it is: then the topic is looked at first.
-    fn relocate(&mut self, id: SourceId, bounds: Vec<Bounds>) {
+    fn relocate(&mut self, id: SourceId, partitions: BTreeSet<PartitionId>, bounds: Vec<Bounds>) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
-        let shorter = source.relocating.iter().any(|partition| {
+        let shorter = partitions.iter().any(|partition| {
             let (log, bounds) =
                 (source.partitions.get(partition.index()), bounds.get(partition.index()));
             matches!((log, bounds), (Some(log), Some(bounds)) if log.end().offset > bounds.end)
         });
         if !shorter {
-            return self.place_anew(id, &bounds);
+            return self.place_anew(id, &partitions, &bounds);
         }
         let topic = source.topic.clone();
         let under_way = self.describing.contains(&topic);
         let awaited = if under_way { Awaited::Older } else { Awaited::Newer };
-        source.shortened = Some(Shortened { bounds, awaited });
+        source.shortened = Some(Shortened { partitions, bounds, awaited });
         self.describe([topic]);
     }
 
     /// Takes the news that the topic is still the same one.
     fn confirm(&mut self, id: SourceId) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
-        let Some(Shortened { bounds, awaited }) = source.shortened.take() else { return };
-        match awaited {
+        let Some(shortened) = source.shortened.take() else { return };
+        match shortened.awaited {
             Awaited::Older => {
-                source.shortened = Some(Shortened { bounds, awaited: Awaited::Newer });
+                source.shortened = Some(Shortened { awaited: Awaited::Newer, ..shortened });
                 let topic = source.topic.clone();
                 self.describe([topic]);
             }
-            Awaited::Newer => self.place_anew(id, &bounds),
+            Awaited::Newer => self.place_anew(id, &shortened.partitions, &shortened.bounds),
         }
     }
 
     /// Moves readers to where there are records, and says what is gone.
-    fn place_anew(&mut self, id: SourceId, bounds: &[Bounds]) {
+    fn place_anew(&mut self, id: SourceId, partitions: &BTreeSet<PartitionId>, bounds: &[Bounds]) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
-        let relocating = std::mem::take(&mut source.relocating);
+        source.relocating.retain(|partition| !partitions.contains(partition));
         if source.phase != Phase::Reading {
             return;
         }
-        for partition in relocating {
+        for &partition in partitions {
             let (Some(log), Some(bounds)) =
                 (source.partitions.get(partition.index()), bounds.get(partition.index()))
             else {
@@ -660,6 +667,20 @@ impl Intake {
             }
             self.directory.wake(id, partition);
             self.tasks.push_back(assignment(id, &source.topic, log));
+        }
+        self.relocate_next(id);
+    }
+
+    /// Looks up offsets for the readers that wait for it, unless others are being
+    /// placed.
+    fn relocate_next(&mut self, id: SourceId) {
+        let relocates = |request: &Request| matches!(request.purpose, Purpose::Relocate { .. });
+        let mut requests = self.requests.values();
+        let asked = requests.any(|request| request.source == id && relocates(request));
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        if !asked && source.shortened.is_none() && !source.relocating_next.is_empty() {
+            let partitions = std::mem::take(&mut source.relocating_next);
+            self.list_offsets(id, Lookup::Bounds, Purpose::Relocate { partitions });
         }
     }
 
@@ -769,14 +790,9 @@ impl Intake {
                 source.queued.entry(lookup).or_default().extend(to);
                 self.ask_queued(id, lookup);
             }
-            Purpose::Relocate if !source.relocating.is_empty() => {
-                self.list_offsets(id, Lookup::Bounds, Purpose::Relocate);
-            }
-            // What was to be begun or placed anew is so already.
-            Purpose::Relocate
-            | Purpose::Begin { .. }
-            | Purpose::BeginAnew { .. }
-            | Purpose::Extend { .. } => {}
+            Purpose::Relocate { .. } => self.relocate_next(id),
+            // What was to be begun is so already.
+            Purpose::Begin { .. } | Purpose::BeginAnew { .. } | Purpose::Extend { .. } => {}
         }
     }
 
@@ -806,7 +822,7 @@ impl Intake {
             Purpose::Begin { partitions }
             | Purpose::BeginAnew { partitions }
             | Purpose::Extend { partitions } => partitions,
-            Purpose::Relocate | Purpose::Answer { .. } => source.partitions_live,
+            Purpose::Relocate { .. } | Purpose::Answer { .. } => source.partitions_live,
         };
         let request = self.next_request;
         self.next_request += 1;
