@@ -10,7 +10,6 @@ use actix_web::body::BoxBody;
 use actix_web::body::MessageBody;
 use actix_web::body::SizedStream;
 use actix_web::http::Method;
-use actix_web::http::header;
 use actix_web::web;
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -53,8 +52,12 @@ pub(in crate::server) fn plain(config: &mut web::ServiceConfig) {
     config.default_service(web::to(refuse_plain));
 }
 
-async fn connect(request: HttpRequest, gate: web::Data<Gate>) -> HttpResponse {
-    admit(&request, &gate).unwrap_or_else(|refusal| refuse(&refusal))
+async fn connect(
+    request: HttpRequest,
+    payload: web::Payload,
+    gate: web::Data<Gate>,
+) -> HttpResponse {
+    admit(&request, payload, &gate).unwrap_or_else(|refusal| refuse(&refusal))
 }
 
 /// Refuses a request whose stream can't be taken over.
@@ -99,7 +102,11 @@ pub(in crate::server) fn refuse(refusal: &Refusal) -> HttpResponse {
 
 /// Checks a handshake, cheapest first: when there is no room, no token is
 /// looked at.
-fn admit(request: &HttpRequest, gate: &Gate) -> Result<HttpResponse, Refusal> {
+fn admit(
+    request: &HttpRequest,
+    payload: web::Payload,
+    gate: &Gate,
+) -> Result<HttpResponse, Refusal> {
     gate.worker.room()?;
     let handshake = handshake::read(request.head(), &gate.rules)?;
     let principal = match (&gate.authentication, handshake.token) {
@@ -114,11 +121,10 @@ fn admit(request: &HttpRequest, gate: &Gate) -> Result<HttpResponse, Refusal> {
             Some(Arc::new(verified?))
         }
     };
-    let mut response = actix_http::ws::handshake_response(request.head());
-    if let Some(subprotocol) = handshake.subprotocol {
-        response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, subprotocol));
-    }
-    let mut response: HttpResponse = response.finish().map_into_boxed_body().into();
+    // The session and the stream of messages are not used: see `Takeover`.
+    let (mut response, _, _) =
+        actix_ws::handle_with_protocols(request, payload, handshake.subprotocol.as_slice())
+            .map_err(|_| Refusal::BadHandshake("the handshake is not one of RFC 6455"))?;
     let opening = Opening { encoding: handshake.encoding, principal };
     response.extensions_mut().insert(Takeover(opening));
     Ok(response)
