@@ -206,13 +206,12 @@ impl HistoryReader {
             rdkafka::Offset::Offset(place.offset.as_kafka()),
         )
         .expect("an offset is not negative");
+        let mut fetched = Fetched::new(&self.client);
+        // What an earlier sweep of this partition left goes before the assignment:
+        // after it, the queue may hold the first records of this one already.
+        fetched.drain(&queue);
         let assigned = self.client.incremental_assign(&list);
         assigned.map_err(|error| ReadError::Failed(error.to_string()))?;
-        let mut fetched = Fetched::new(&self.client);
-        // What an earlier sweep of this partition left is told apart by
-        // librdkafka, but for an error without a version: it goes here.
-        fetched.take(&queue, RECORDS_PER_TAKE);
-        fetched.clear();
         Ok(Sweep { place, fetched, queue })
     }
 
