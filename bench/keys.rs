@@ -99,7 +99,6 @@ fn measure_progress(plan: &Plan, cluster: &Cluster) -> Result<()> {
     let (begin, cpu) = (Instant::now(), side.server.process.cpu()?);
     while begin.elapsed() < plan.idle.min(PROGRESS_WATCH) {
         side.send("nobody")?;
-        side.producer.flush()?;
         side.fleet.run_for(PROGRESS_STEP)?;
     }
     let cpu = micros(side.server.process.cpu()? - cpu);
@@ -157,10 +156,9 @@ impl<'a> Side<'a> {
         Ok(Self { plan, server, fleet, producer, shape, turn: 0 })
     }
 
-    /// Returns how many records come at once: fewer than connections, so that
-    /// no two go to the same.
+    /// Returns how many records come at once: no two go to the same connection.
     fn ready(&self) -> usize {
-        self.plan.keys_few.min(self.shape.connections) / 2
+        self.plan.keys_few.min(self.shape.connections)
     }
 
     /// Sends records and returns the CPU for each in microseconds.
@@ -203,7 +201,6 @@ impl<'a> Side<'a> {
             let key = self.turn.wrapping_mul(STRIDE) % self.shape.each;
             self.send(&key_name(self.turn % self.shape.connections, key))?;
         }
-        self.producer.flush()?;
         self.fleet.run_until("records by key", |counts| counts.records >= due)
     }
 

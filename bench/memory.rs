@@ -1,6 +1,7 @@
 //! Memory and CPU of connections that are subscribed and get nothing.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Result;
 use anyhow::bail;
@@ -39,7 +40,9 @@ pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
             "connections",
             "resident, KB each",
             "after a burst, KB each",
-            "idle CPU, µs/s each",
+            "idle CPU, % of a core, one connection",
+            "all connections",
+            "µs/s each",
         ],
     );
     for follows in [Follows::Channel, Follows::OwnKey] {
@@ -64,13 +67,12 @@ fn measure_one(plan: &Plan, cluster: &Cluster, follows: Follows) -> Result<()> {
     fleet.subscribe(server.address, requests(follows, 0, 1))?;
     burst(plan, follows, &producer, &mut fleet, 1)?;
     let before = settled(&server, &mut fleet)?;
+    let cpu_of_one = idle_cpu(&server, &mut fleet, plan.idle.min(ONE_IDLE))?;
     fleet.subscribe(server.address, requests(follows, 1, connections))?;
     let each =
         |bytes: u64| figure(bytes.saturating_sub(before) as f64 / 1024.0 / connections as f64);
     let idle = settled(&server, &mut fleet)?;
-    let cpu = server.process.cpu()?;
-    fleet.run_for(plan.idle)?;
-    let cpu = micros(server.process.cpu()? - cpu) / plan.idle.as_secs_f64() / connections as f64;
+    let cpu = idle_cpu(&server, &mut fleet, plan.idle)?;
     burst(plan, follows, &producer, &mut fleet, connections + 1)?;
     let after = settled(&server, &mut fleet)?;
     row(&[
@@ -78,9 +80,18 @@ fn measure_one(plan: &Plan, cluster: &Cluster, follows: Follows) -> Result<()> {
         connections.to_string(),
         each(idle),
         each(after),
-        figure(cpu),
+        figure(cpu_of_one / 1e4),
+        figure(cpu / 1e4),
+        figure((cpu - cpu_of_one) / connections as f64),
     ]);
     Ok(())
+}
+
+/// Returns the microseconds of CPU a second while nothing comes.
+fn idle_cpu(server: &Server, fleet: &mut Fleet, watched: Duration) -> Result<f64> {
+    let (begin, cpu) = (Instant::now(), server.process.cpu()?);
+    fleet.run_for(watched)?;
+    Ok(micros(server.process.cpu()? - cpu) / begin.elapsed().as_secs_f64())
 }
 
 /// Has every connection get its records.
@@ -107,7 +118,7 @@ fn burst(
                     producer.send(follows.topic(), &key_name(key), &value)?;
                 }
             }
-            producer.flush()
+            Ok(())
         })?;
     }
     Ok(())
@@ -161,6 +172,8 @@ impl Follows {
 
 /// A burst to every key is so many times smaller than one to all.
 const OWN_KEY_SHARE: usize = 10;
+/// How long idle CPU with one connection is watched.
+const ONE_IDLE: Duration = Duration::from_secs(3);
 /// How long memory must not move.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
 const SETTLES_MAX: usize = 100;
