@@ -19,7 +19,7 @@ demo: ## Show it in a browser, with a Kafka within the process (PORT=8080).
 	@"$(BINARY)" demo --port $(PORT)
 
 .PHONY: test
-test: prerequisites lint unit client browser bench-smoke deny ## Run everything that must pass before a change lands.
+test: prerequisites lint unit planted client browser bench-smoke deny ## Run everything that must pass before a change lands.
 	@echo "make test: passed"
 
 .PHONY: lint
@@ -52,6 +52,10 @@ ifdef SEED
 else
 	SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --test sim -- --nocapture no_seed_breaks
 endif
+
+.PHONY: planted
+planted: ## Break the core on purpose, and see the simulation find each way.
+	$(CARGO) test --locked --features sabotage --test sim -- --nocapture each_planted_defect_is_found
 
 .PHONY: failover
 failover: ## Kill replicas while records flow, and print what clients got.

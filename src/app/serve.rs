@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,7 +35,6 @@ use crate::app::health::Phase;
 use crate::app::health::ReplicaHealth;
 use crate::config;
 use crate::config::Config;
-use crate::delivery::settings::Settings;
 use crate::delivery::shard::Shard;
 use crate::kafka::control;
 use crate::kafka::control::KafkaHandle;
@@ -45,7 +43,6 @@ use crate::registry::directory::Directory;
 use crate::registry::intake::Intake;
 use crate::registry::intake::IntakeSettings;
 use crate::registry::message::Command;
-use crate::server::config::ServerConfig;
 use crate::server::listener::Drained;
 use crate::server::listener::Listener;
 use crate::server::listener::WorkerParts;
@@ -190,7 +187,7 @@ impl Parts {
             phase: Mutex::new(Phase::Starting),
         });
         let shard = {
-            let settings = delivery_settings(&server, workers);
+            let settings = server.delivery(usize::from(workers.get()));
             let (directory, verifier) = (Arc::clone(&directory), Arc::clone(&verifier));
             let seed = fastrand::u64(..);
             move |id: ShardId| {
@@ -211,26 +208,6 @@ impl Parts {
             format!("can't listen for operators at {} (`admin.listen`)", admin.listen)
         })?;
         Ok(Self { kafka, health, clients, admin })
-    }
-}
-
-/// Returns the settings of one shard of so many.
-fn delivery_settings(server: &ServerConfig, workers: NonZeroU16) -> Settings {
-    let connections_max = server.connections_max.div_ceil(u32::from(workers.get()));
-    Settings {
-        authentication_timeout: server.authentication_timeout,
-        unsent_bytes_max: server.unsent_bytes_max.as_usize(),
-        stuck_reader_timeout: server.stuck_reader_timeout,
-        heartbeat_interval: server.heartbeat_interval,
-        pong_timeout: server.pong_timeout,
-        progress_interval: server.progress_interval,
-        subscriptions_per_connection_max: server.subscriptions_per_connection_max,
-        connections_max: connections_max as usize,
-        frames_per_second: server.frames_per_second,
-        frames_burst: server.frames_burst,
-        expiry_warning: server.expiry_warning,
-        start_timeout: server.start_timeout,
-        close_timeout: server.close_timeout,
     }
 }
 

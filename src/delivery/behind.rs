@@ -1,12 +1,12 @@
 //! Catching up: a subscription that is behind reads the log at its own cursors,
-//! as fast as its peer reads, until it meets the shard's.
+//! as fast as its peer reads, until it meets the shard's. `reading` is how it
+//! reads on in one partition.
 
 use std::time::Instant;
 
 use crate::delivery::feed::Follower;
 use crate::delivery::feed::Pace;
 use crate::delivery::feed::lane;
-use crate::delivery::index::wants;
 use crate::delivery::live::END_OF_TIME;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Phase;
@@ -18,26 +18,22 @@ use crate::delivery::subscription::State;
 use crate::delivery::subscription::SubRef;
 use crate::delivery::subscription::Subscription;
 use crate::delivery::subscription::Waits;
-use crate::log::batch::Batch;
 use crate::log::partition::Cursor;
 use crate::log::partition::Read;
-use crate::protocol::encode::RecordsEncoder;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::frame::Gap;
 use crate::protocol::frame::GapReason;
 use crate::protocol::frame::OnGap;
 use crate::protocol::frame::ServerFrame;
-use crate::registry::message::Command;
 use crate::types::ids::Offset;
 use crate::types::ids::TopicId;
-use crate::types::limits::RECORDS_FRAME_BYTES;
-use crate::types::limits::RECORDS_FRAME_RECORDS_MAX;
 use crate::types::moment::Moment;
 use crate::types::positions::Positions;
+use crate::types::sabotage::Defect;
 
 /// How reading on in one partition went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(in crate::delivery) enum Step {
     /// The cursor moved; there may be more.
     Moved,
     /// The cursor has met the shard's.
@@ -60,9 +56,13 @@ impl Shard {
                 self.advance(source, partition, now);
             }
         }
+        let bytes_max = self.counts.bytes + BYTES_PER_TURN;
         for _ in 0..SUBSCRIPTIONS_PER_TURN.min(self.runnable.len()) {
             let Some(subscription) = self.runnable.pop_front() else { return };
             self.run(subscription, now);
+            if self.counts.bytes >= bytes_max {
+                return;
+            }
         }
     }
 
@@ -120,7 +120,7 @@ impl Shard {
         let Some((slot, sub)) = self.find(subscription) else { return };
         let Some(behind) = self.behind_mut(slot, sub) else { return };
         behind.queued = Queued::No;
-        if self.must_begin_anew(slot, sub, now) {
+        if self.must_begin_anew(slot, sub) {
             return;
         }
         let Some(behind) = self.behind_mut(slot, sub) else { return };
@@ -136,7 +136,7 @@ impl Shard {
                     self.tell_scanned(slot, sub, now.instant);
                     return self.queue(slot, sub);
                 }
-                match self.read_on(slot, sub, partition, now) {
+                match self.read_on(slot, sub, partition) {
                     Step::Moved => steps += 1,
                     Step::AtEnd => {
                         settled += 1;
@@ -169,7 +169,7 @@ impl Shard {
     /// know, before anything else is said: a partition that only the new topic
     /// has would be taken for one of the old. Says whether it can't be said yet
     /// or has ended the subscription.
-    fn must_begin_anew(&mut self, slot: usize, sub: usize, now: Moment) -> bool {
+    fn must_begin_anew(&mut self, slot: usize, sub: usize) -> bool {
         let source = self.source_of(slot, sub);
         let Some(place) = self.sources[source].partitions.first() else { return false };
         let topic_id = place.log.topic_id();
@@ -177,7 +177,7 @@ impl Shard {
         if behind.topic_id == topic_id {
             return false;
         }
-        match self.begin_anew(slot, sub, topic_id, now) {
+        match self.begin_anew(slot, sub, topic_id) {
             Step::Later => {
                 let reference = self.reference(slot, sub);
                 self.sources[source].at_end.insert(reference);
@@ -188,129 +188,9 @@ impl Shard {
         }
     }
 
-    fn read_on(&mut self, slot: usize, sub: usize, partition: usize, now: Moment) -> Step {
-        let source = self.source_of(slot, sub);
-        let room = self.connections[slot].room(&self.settings);
-        let Some(reader) = self.reader(slot, sub, partition) else { return Step::Ended };
-        let place = &self.sources[source].partitions[partition];
-        let limit = match place.cursor.generation == reader.cursor.generation {
-            true => place.cursor.offset,
-            false => END_OF_TIME,
-        };
-        match place.log.read(reader.cursor, limit, RECORDS_FRAME_BYTES as u64) {
-            Read::AtEnd => Step::AtEnd,
-            Read::Batches(batches) if room > 0 => {
-                self.send_matching(slot, sub, partition, &batches, limit, room)
-            }
-            Read::Batches(_) => Step::Full,
-            Read::Missing => self.wait_for_history(slot, sub, partition, reader.cursor.offset),
-            Read::Expired { to } => {
-                let to = Cursor { offset: to, ..reader.cursor };
-                self.tell_gap(slot, sub, partition, to, GapReason::Retention, None, now)
-            }
-            Read::Truncated { to } if to.offset == reader.cursor.offset => {
-                self.set_reader(slot, sub, partition, Reader { cursor: to, ..reader });
-                Step::Moved
-            }
-            Read::Truncated { to } => {
-                self.tell_gap(slot, sub, partition, to, GapReason::Truncated, None, now)
-            }
-            Read::Recreated { topic_id, .. } => self.begin_anew(slot, sub, topic_id, now),
-        }
-    }
-
-    /// Sends the records that match, as many as one frame, the outbox and the
-    /// window have room for. The frame covers from the client's position on, so
-    /// that what was passed over in silence is accounted for.
-    fn send_matching(
-        &mut self,
-        slot: usize,
-        sub: usize,
-        partition: usize,
-        batches: &[std::sync::Arc<Batch>],
-        limit: Offset,
-        room: usize,
-    ) -> Step {
-        let encoding = self.connections[slot].encoding;
-        let subscription = self.subscription(slot, sub);
-        let feed = self.feeds.at(subscription.feed);
-        let credit = subscription.window.as_ref().map_or(u32::MAX, |window| window.room());
-        let records_max = RECORDS_FRAME_RECORDS_MAX.min(credit as usize);
-        let bytes_max = RECORDS_FRAME_BYTES.min(room);
-        let State::Behind(behind) = &subscription.state else { return Step::Ended };
-        let mut reader = behind.partitions[partition];
-        let id = self.sources[feed.source].partitions[partition].log.id();
-        let mut frame: Option<RecordsEncoder> = None;
-        let mut to = batches.last().map_or(reader.cursor.offset, |batch| batch.to()).min(limit);
-        'batches: for batch in batches {
-            for index in batch.index_at(reader.cursor.offset)..batch.len() {
-                let record = batch.record(index);
-                if record.offset >= limit {
-                    break 'batches;
-                }
-                if !wants(feed.key.tenant.as_ref(), &feed.key.filter, &record) {
-                    continue;
-                }
-                let full = frame.as_ref().map_or(records_max == 0, |frame| {
-                    frame.records() >= records_max || frame.bytes() >= bytes_max
-                });
-                if full {
-                    to = record.offset;
-                    break 'batches;
-                }
-                let start = || RecordsEncoder::start(encoding, feed.number, id, reader.told);
-                frame.get_or_insert_with(start).push(&record);
-            }
-        }
-        let moved = reader.cursor.offset < to;
-        reader.cursor.offset = to;
-        let Some(frame) = frame else {
-            self.set_reader(slot, sub, partition, reader);
-            return if moved { Step::Moved } else { Step::Full };
-        };
-        reader.told = to;
-        self.set_reader(slot, sub, partition, reader);
-        let records = u32::try_from(frame.records()).expect("bounded by the frame's limit");
-        if let Some(window) = &mut self.subscription_mut(slot, sub).window {
-            window.sent(id, to, records);
-        }
-        self.counts.deliveries += u64::from(records);
-        self.counts.frames_encoded += 1;
-        let frame = frame.finish(to);
-        self.push(slot, &frame);
-        Step::Moved
-    }
-
-    fn wait_for_history(
-        &mut self,
-        slot: usize,
-        sub: usize,
-        partition: usize,
-        offset: Offset,
-    ) -> Step {
-        let subscription = self.reference(slot, sub);
-        let source = self.source_of(slot, sub);
-        let id = self.sources[source].id;
-        let place = &mut self.sources[source].partitions[partition];
-        let command = Command::Demand { source: id, partition: place.log.id(), offset };
-        let first = place.demanded.insert(offset);
-        if let Some(behind) = self.behind_mut(slot, sub) {
-            let reader = &mut behind.partitions[partition];
-            if reader.waits == Waits::Nothing {
-                reader.waits = Waits::History;
-                self.sources[source].partitions[partition].waiting.push(subscription);
-            }
-        }
-        if first {
-            self.command(command);
-        }
-        Step::Waiting
-    }
-
     /// Tells a gap, after the client's position has been brought up to it where
     /// that still means something.
-    #[expect(clippy::too_many_arguments, reason = "each is a field of the frame or its address")]
-    fn tell_gap(
+    pub(in crate::delivery) fn tell_gap(
         &mut self,
         slot: usize,
         sub: usize,
@@ -318,7 +198,6 @@ impl Shard {
         to: Cursor,
         reason: GapReason,
         topic_id: Option<TopicId>,
-        now: Moment,
     ) -> Step {
         let Some(reader) = self.reader(slot, sub, partition) else { return Step::Ended };
         let source = self.source_of(slot, sub);
@@ -329,6 +208,10 @@ impl Shard {
             let to = Positions::from([(id, from)]);
             self.send(slot, &ServerFrame::Progress { sub: number, to });
         }
+        let to = match Defect::GapTooLong.is_planted() {
+            false => to,
+            true => Cursor { offset: to.offset.next(), ..to },
+        };
         let gap = Gap { sub: number, partition: id, from, to: to.offset, reason, topic_id };
         self.send(slot, &ServerFrame::Gap(gap));
         self.counts.gap(reason);
@@ -343,13 +226,17 @@ impl Shard {
         }
         let told = to.offset;
         self.set_reader(slot, sub, partition, Reader { cursor: to, told, waits: Waits::Nothing });
-        let _ = now;
         Step::Moved
     }
 
     /// Tells that the topic was made again: of all partitions at once, so that
     /// a client never holds positions of two topics.
-    fn begin_anew(&mut self, slot: usize, sub: usize, topic_id: TopicId, now: Moment) -> Step {
+    pub(in crate::delivery) fn begin_anew(
+        &mut self,
+        slot: usize,
+        sub: usize,
+        topic_id: TopicId,
+    ) -> Step {
         let source = self.source_of(slot, sub);
         if !self.is_recreated(source, topic_id) {
             return Step::Later;
@@ -359,7 +246,7 @@ impl Shard {
             let log = &self.sources[source].partitions[partition].log;
             if let Read::Recreated { to, .. } = log.read(reader.cursor, END_OF_TIME, 1) {
                 let reason = GapReason::TopicRecreated;
-                let step = self.tell_gap(slot, sub, partition, to, reason, Some(topic_id), now);
+                let step = self.tell_gap(slot, sub, partition, to, reason, Some(topic_id));
                 if step == Step::Ended {
                     return step;
                 }
@@ -387,7 +274,7 @@ impl Shard {
         let feed_slot = self.subscription(slot, sub).feed;
         let source = self.source_of(slot, sub);
         let feed = self.feeds.at_mut(feed_slot);
-        if feed.is_unfollowed() {
+        if feed.is_unfollowed() || Defect::JoinMovesFeed.is_planted() {
             let places = &self.sources[source].partitions;
             feed.told = places.iter().map(|place| place.cursor.offset).collect();
         }
@@ -468,21 +355,36 @@ impl Shard {
         }
     }
 
-    fn behind_mut(&mut self, slot: usize, sub: usize) -> Option<&mut Behind> {
+    pub(in crate::delivery) fn behind_mut(
+        &mut self,
+        slot: usize,
+        sub: usize,
+    ) -> Option<&mut Behind> {
         match &mut self.connections[slot].subscriptions.get_mut(sub)?.as_mut()?.state {
             State::Behind(behind) => Some(behind),
             State::Starting(_) | State::Live { .. } => None,
         }
     }
 
-    fn reader(&self, slot: usize, sub: usize, partition: usize) -> Option<Reader> {
+    pub(in crate::delivery) fn reader(
+        &self,
+        slot: usize,
+        sub: usize,
+        partition: usize,
+    ) -> Option<Reader> {
         match &self.connections.get(slot)?.subscriptions.get(sub)?.as_ref()?.state {
             State::Behind(behind) => behind.partitions.get(partition).copied(),
             State::Starting(_) | State::Live { .. } => None,
         }
     }
 
-    fn set_reader(&mut self, slot: usize, sub: usize, partition: usize, reader: Reader) {
+    pub(in crate::delivery) fn set_reader(
+        &mut self,
+        slot: usize,
+        sub: usize,
+        partition: usize,
+        reader: Reader,
+    ) {
         if let Some(behind) = self.behind_mut(slot, sub) {
             behind.partitions[partition] = reader;
         }
@@ -500,7 +402,9 @@ pub(in crate::delivery) fn told_before(reason: GapReason, told: Offset, cursor: 
     }
 }
 
-/// Subscriptions served in one turn, so that live records never wait long.
+/// Subscriptions served in one turn, and bytes after which it is over, so that
+/// live records never wait long.
 const SUBSCRIPTIONS_PER_TURN: usize = 64;
+const BYTES_PER_TURN: u64 = 512 << 10;
 /// Reads of the log for one subscription in one turn.
 const STEPS_PER_TURN: usize = 4;

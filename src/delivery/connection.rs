@@ -88,6 +88,20 @@ pub(in crate::delivery) struct Pulse {
     pub(in crate::delivery) alive_at: Instant,
     /// When a ping was sent that has had no answer.
     pub(in crate::delivery) pinged_at: Option<Instant>,
+    /// Bytes that the system held for the peer at the last look; `None` since
+    /// the socket has taken more.
+    pub(in crate::delivery) held: Option<u32>,
+}
+
+impl Pulse {
+    /// Takes how many bytes the system holds for the peer. Fewer than at the last
+    /// look: it has read something, though not enough for its socket to take more.
+    pub(in crate::delivery) fn look(&mut self, held: u32, now: Instant) {
+        if self.held.is_some_and(|before| held < before) {
+            self.alive_at = now;
+        }
+        self.held = Some(held);
+    }
 }
 
 impl Connection {
@@ -134,5 +148,26 @@ impl Bucket {
             self.tokens -= 1.0;
         }
         there_was
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_alive(looks: &[u32], expected: bool) {
+        let began = Instant::now();
+        let later = began + Duration::from_secs(1);
+        let mut pulse = Pulse { alive_at: began, pinged_at: None, held: None };
+        looks.iter().for_each(|held| pulse.look(*held, later));
+        assert_eq!(pulse.alive_at == later, expected, "{looks:?}");
+    }
+
+    #[test]
+    fn a_peer_of_whom_less_is_held_has_read() {
+        check_alive(&[], false);
+        check_alive(&[9_000], false);
+        check_alive(&[9_000, 9_000], false);
+        check_alive(&[9_000, 8_999], true);
     }
 }

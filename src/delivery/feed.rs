@@ -28,9 +28,15 @@ pub struct FeedKey {
     pub filter: KeyFilter,
 }
 
+/// One feed from its first member to its last. A place or a number may be another
+/// feed's later; a serial never is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(in crate::delivery) struct FeedSerial(u64);
+
 /// One feed of a shard.
 #[derive(Debug)]
 pub struct Feed {
+    pub(in crate::delivery) serial: FeedSerial,
     pub(in crate::delivery) key: FeedKey,
     pub(in crate::delivery) number: SubId,
     /// Place of its source in the shard.
@@ -87,6 +93,7 @@ pub struct Feeds {
     slots: Slab<Feed>,
     known: HashMap<FeedKey, FeedSlot>,
     numbers: HashMap<SubId, FeedSlot>,
+    next_serial: u64,
 }
 
 impl Feeds {
@@ -101,7 +108,10 @@ impl Feeds {
             return (*slot, Entered::Known);
         }
         let number = self.number(&key);
+        let serial = FeedSerial(self.next_serial);
+        self.next_serial += 1;
         let slot = self.slots.insert(Feed {
+            serial,
             key: key.clone(),
             number,
             source,

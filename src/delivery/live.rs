@@ -37,6 +37,7 @@ use crate::types::limits::RECORDS_FRAME_RECORDS_MAX;
 use crate::types::moment::Moment;
 use crate::types::positions::Positions;
 use crate::types::record::Record;
+use crate::types::sabotage::Defect;
 
 /// A live subscription that could not take a frame: connection, subscription.
 type Fallen = (usize, usize);
@@ -132,13 +133,17 @@ impl Shard {
     /// they have.
     pub(in crate::delivery) fn tell_progress(&mut self, feed: FeedSlot, now: Moment) {
         let source = self.feeds.at(feed).source;
-        if self.feeds.at(feed).is_unfollowed() {
+        if self.feeds.at(feed).is_unfollowed() || Defect::ForgetProgress.is_planted() {
             return;
         }
+        let served = |place: &Partition| match Defect::ProgressTooEarly.is_planted() {
+            false => place.cursor.offset,
+            true => place.log.end().offset,
+        };
         let places = self.sources[source].partitions.iter().zip(&self.feeds.at(feed).told);
         let moved: Positions = places
-            .filter(|(place, told)| place.cursor.offset > **told)
-            .map(|(place, _)| (place.log.id(), place.cursor.offset))
+            .filter(|(place, told)| served(place) > **told)
+            .map(|(place, _)| (place.log.id(), served(place)))
             .collect();
         if !moved.is_empty() {
             self.tell_positions(feed, moved, now);

@@ -20,6 +20,7 @@ use crate::delivery::feed::Feeds;
 use crate::delivery::index::FeedSlot;
 use crate::delivery::outbox::Outbox;
 use crate::delivery::settings::Settings;
+use crate::delivery::shelf::Shelf;
 use crate::delivery::source::Source;
 use crate::delivery::subscription::ConnectionKey;
 use crate::delivery::subscription::Question;
@@ -54,6 +55,7 @@ pub struct Shard {
     pub(in crate::delivery) sources: Slab<Source>,
     pub(in crate::delivery) source_slots: HashMap<SourceId, usize>,
     pub(in crate::delivery) feeds: Feeds,
+    pub(in crate::delivery) shelf: Shelf,
     pub(in crate::delivery) tickets: HashMap<Ticket, Question>,
     pub(in crate::delivery) next_ticket: u64,
     /// Subscriptions that are behind and can read on; each stands here once.
@@ -83,6 +85,9 @@ pub enum Output {
     /// There is something to write: try at once; what is left waits until the
     /// socket takes more.
     Write(ConnectionKey),
+    /// Say by [`Shard::handle_held`] how many bytes the system holds for the
+    /// peer, if the system tells.
+    Look(ConnectionKey),
     /// Send this to the intake.
     Command(Command),
     /// All is said and sent: end the connection in order.
@@ -113,6 +118,7 @@ impl Shard {
             sources: Slab::new(),
             source_slots: HashMap::new(),
             feeds: Feeds::default(),
+            shelf: Shelf::default(),
             tickets: HashMap::new(),
             next_ticket: 0,
             runnable: VecDeque::new(),
@@ -156,7 +162,7 @@ impl Shard {
             subscriptions: Vec::new(),
             outbox: Outbox::default(),
             mark: Mark::Clean,
-            pulse: Pulse { alive_at: now.instant, pinged_at: None },
+            pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None },
             bucket: Bucket::full(&self.settings, now.instant),
         });
         if let Some(principal) = opening.principal {
@@ -179,11 +185,19 @@ impl Shard {
         connection.outbox.sent(bytes);
         if bytes > 0 {
             connection.pulse.alive_at = now.instant;
+            connection.pulse.held = None;
         }
         if connection.outbox.bytes() * 2 <= self.settings.unsent_bytes_max {
             self.queue_behind(slot);
         }
         self.finish_if_done(slot);
+    }
+
+    /// Takes how many bytes the system holds for a peer whose socket takes no
+    /// more.
+    pub fn handle_held(&mut self, connection: ConnectionKey, bytes: u32, now: Moment) {
+        let Some(slot) = self.slot(connection) else { return };
+        self.connections[slot].pulse.look(bytes, now.instant);
     }
 
     /// Takes the news that the socket is gone.

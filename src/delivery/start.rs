@@ -39,6 +39,7 @@ use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
 use crate::types::moment::Moment;
 use crate::types::positions::Place;
+use crate::types::sabotage::Defect;
 
 impl Shard {
     /// Takes what the intake says.
@@ -162,13 +163,17 @@ impl Shard {
             if log.id().index() != found.partitions.len() {
                 continue;
             }
-            let cursor = Cursor { offset: Offset::ZERO, ..log.end() };
+            let offset = match Defect::NewPartitionAtEnd.is_planted() {
+                false => Offset::ZERO,
+                true => log.end().offset,
+            };
+            let cursor = Cursor { offset, ..log.end() };
             self.sources[slot].partitions.push(Partition::new(Arc::clone(log), cursor));
             let followed = self.feeds.slots_of(slot);
             for feed in followed {
                 let feed = self.feeds.at_mut(feed);
                 if !feed.is_unfollowed() {
-                    feed.told.push(Offset::ZERO);
+                    feed.told.push(offset);
                 }
             }
             self.extend_behind(slot, cursor);
@@ -180,7 +185,7 @@ impl Shard {
 
     fn extend_behind(&mut self, source: usize, cursor: Cursor) {
         let count = self.sources[source].partitions.len();
-        let reader = Reader { cursor, told: Offset::ZERO, waits: Waits::Nothing };
+        let reader = Reader { cursor, told: cursor.offset, waits: Waits::Nothing };
         let mut extended = Vec::new();
         for (slot, connection) in &mut self.connections {
             for (sub, subscription) in connection.subscriptions.iter_mut().enumerate() {

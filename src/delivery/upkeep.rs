@@ -12,6 +12,7 @@ use crate::delivery::connection::Connection;
 use crate::delivery::connection::Phase;
 use crate::delivery::connection::Warned;
 use crate::delivery::settings::Settings;
+use crate::delivery::shard::Output;
 use crate::delivery::shard::Shard;
 use crate::delivery::subscription::ConnectionKey;
 use crate::protocol::close_code::CloseCode;
@@ -48,6 +49,7 @@ enum Due {
     Close(CloseCode),
     Abort(CloseCode),
     Finish,
+    Look,
     Ping,
     Warn(Timestamp),
 }
@@ -123,6 +125,10 @@ impl Shard {
                 Due::Close(code) => self.close(slot, code, None, now.instant),
                 Due::Abort(code) => self.abort(slot, code),
                 Due::Finish => self.finish(slot),
+                Due::Look => {
+                    let key = connection.key(slot);
+                    self.outputs.push_back(Output::Look(key));
+                }
                 Due::Ping => {
                     self.connections[slot].pulse.pinged_at = Some(now.instant);
                     self.push(slot, &ping_frame(&[]));
@@ -199,9 +205,12 @@ fn due(connection: &Connection, settings: &Settings, now: Moment) -> Due {
     if unsent {
         // A peer that reads slowly answers a ping late, for it reads it late:
         // as long as it reads at all, it is alive.
-        return match silent >= settings.stuck_reader_timeout {
-            true => Due::Abort(CloseCode::StuckReader),
-            false => Due::Nothing,
+        // A socket takes more only when much of what it holds was read, so a
+        // look at what it holds comes before the verdict.
+        return match silent {
+            _ if silent >= settings.stuck_reader_timeout => Due::Abort(CloseCode::StuckReader),
+            _ if silent >= settings.stuck_reader_timeout / 2 => Due::Look,
+            _ => Due::Nothing,
         };
     }
     match connection.pulse.pinged_at {
@@ -222,3 +231,48 @@ const DEMAND_AGAIN: Duration = Duration::from_secs(5);
 /// Milliseconds after which a client that was sent away may come back; spread,
 /// so that another replica is not met by all at once.
 const RETURN_MILLIS: std::ops::Range<u64> = 200..3_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::connection::Bucket;
+    use crate::delivery::connection::Mark;
+    use crate::delivery::connection::Pulse;
+    use crate::delivery::outbox::Outbox;
+    use crate::protocol::frame::Encoding;
+    use crate::protocol::websocket::read::FrameReader;
+    use crate::types::ids::ConnectionId;
+
+    /// A connection with something unsent since `now`.
+    fn blocked(now: Moment) -> Connection {
+        let mut outbox = Outbox::default();
+        outbox.push(&ping_frame(b"unsent"));
+        Connection {
+            serial: 0,
+            id: ConnectionId::new(1),
+            encoding: Encoding::Json,
+            phase: Phase::Arriving { deadline: now.instant + Duration::from_secs(1_000) },
+            reader: FrameReader::new(1_000),
+            subscriptions: Vec::new(),
+            outbox,
+            mark: Mark::Clean,
+            pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None },
+            bucket: Bucket::full(&Settings::default(), now.instant),
+        }
+    }
+
+    fn check_stuck(second: u64, expected: Due) {
+        let began = Moment { instant: Instant::now(), wall: Timestamp::from_millis(0) };
+        let connection = blocked(began);
+        let instant = began.instant + Duration::from_secs(second);
+        assert_eq!(due(&connection, &Settings::default(), Moment { instant, ..began }), expected);
+    }
+
+    #[test]
+    fn a_blocked_socket_is_looked_at_before_its_reader_is_called_stuck() {
+        check_stuck(59, Due::Nothing);
+        check_stuck(60, Due::Look);
+        check_stuck(119, Due::Look);
+        check_stuck(120, Due::Abort(CloseCode::StuckReader));
+    }
+}

@@ -24,6 +24,7 @@ use crate::log::budget::Kind;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::TopicId;
+use crate::types::sabotage::Defect;
 
 /// Counts how often the offsets of a partition began to mean something else:
 /// its log became shorter, or its topic was made again.
@@ -176,7 +177,7 @@ impl SharedPartition {
         let bytes = batch.bytes();
         let replaced = {
             let mut log = self.lock();
-            if log.generation != generation {
+            if log.generation != generation && !Defect::StaleHistory.is_planted() {
                 return Added::Stale;
             }
             log.insert_history(batch)
@@ -320,6 +321,11 @@ impl PartitionLog {
         if at.offset >= self.tail_start {
             let first = self.tail.partition_point(|batch| batch.to() <= at.offset);
             return take(self.tail.range(first..), limit, bytes_max);
+        }
+        if Defect::ReadAfterHole.is_planted()
+            && let Some((_, chunk)) = self.history.range(at.offset..).next()
+        {
+            return Read::Batches(vec![Arc::clone(chunk)]);
         }
         match self.history.range(..=at.offset).next_back() {
             Some((_, chunk)) if chunk.to() > at.offset => Read::Batches(vec![Arc::clone(chunk)]),

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -132,6 +133,8 @@ impl fmt::Debug for Directory {
 #[derive(Default)]
 pub struct Mailbox {
     waiting: Mutex<Waiting>,
+    /// Whether something waits: seen without the lock, and set under it.
+    has_mail: AtomicBool,
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -158,6 +161,7 @@ impl Mailbox {
                 }
                 other => waiting.events.push(other),
             }
+            self.has_mail.store(true, Relaxed);
             was_empty
         };
         if was_empty && let Some(wake) = self.waker.get() {
@@ -165,9 +169,16 @@ impl Mailbox {
         }
     }
 
+    /// Says whether something waits. A post that is just being made may be seen
+    /// a little later; its waker is called all the same.
+    pub fn has_mail(&self) -> bool {
+        self.has_mail.load(Relaxed)
+    }
+
     /// Takes all that waits: answers first, then news of partitions.
     pub fn take(&self) -> Vec<Event> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.has_mail.store(false, Relaxed);
         let mut events = std::mem::take(&mut waiting.events);
         let advanced = std::mem::take(&mut waiting.advanced);
         events.extend(

@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
-use crate::registry::directory::Directory;
 use crate::server::pulse::Pulses;
 use crate::server::worker::Turn;
 use crate::server::worker::Worker;
@@ -31,18 +30,16 @@ pub(in crate::server) enum Order {
 pub(in crate::server) async fn drive(
     worker: Rc<Worker>,
     shard: ShardId,
-    directory: Arc<Directory>,
     mut orders: watch::Receiver<Order>,
     drained: mpsc::Sender<ShardId>,
     pulses: Pulses,
 ) {
-    let mailbox = directory.mailbox(shard);
     let wake = Arc::clone(worker.wake());
-    mailbox.set_waker(move || wake.notify_one());
+    worker.mailbox().set_waker(move || wake.notify_one());
     let mut said = Said::Nothing;
     loop {
         pulses.beat(shard);
-        worker.handle_mail(mailbox);
+        worker.handle_mail();
         worker.handle_deadline();
         worker.publish();
         if said == Said::Nothing && worker.is_drained() {

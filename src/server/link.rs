@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
@@ -77,6 +79,23 @@ impl Link {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
+    /// Returns how many bytes the kernel holds that the peer has not
+    /// acknowledged; `None` where it does not tell.
+    #[cfg(target_os = "linux")]
+    pub(in crate::server) fn held(&self) -> Option<u32> {
+        let mut held: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ writes one int to the address, which outlives the
+        // call, and the descriptor is open for as long as the stream is.
+        let told = unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut held) };
+        (told == 0).then(|| u32::try_from(held).ok()).flatten()
+    }
+
+    /// Returns nothing: this system does not tell.
+    #[cfg(not(target_os = "linux"))]
+    pub(in crate::server) fn held(&self) -> Option<u32> {
+        None
+    }
+
     fn enter(&self, phase: Phase) {
         let before = self.phase.replace(phase);
         if before != phase
@@ -124,6 +143,7 @@ impl Future for LinkTask {
             if write.is_pending() && read.is_pending() {
                 return Poll::Pending;
             }
+            worker.attend();
             if write.is_ready() {
                 worker.flush(link);
             }

@@ -109,11 +109,15 @@ impl Listener {
             move || {
                 let shard = ShardId::new(next_shard.fetch_add(1, Relaxed));
                 assert!(shard.raw() < settings.workers.get(), "actix starts each worker once");
-                let worker = Worker::new((parts.shard)(shard), parts.commands.clone());
+                let worker = Worker::new(
+                    shard,
+                    (parts.shard)(shard),
+                    parts.commands.clone(),
+                    Arc::clone(&parts.directory),
+                );
                 let drive = driver::drive(
                     Rc::clone(&worker),
                     shard,
-                    Arc::clone(&parts.directory),
                     orders.subscribe(),
                     drained_sender.clone(),
                     pulses.clone(),

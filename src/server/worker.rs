@@ -21,6 +21,7 @@ use crate::delivery::outbox::Outbox;
 use crate::delivery::shard::Output;
 use crate::delivery::shard::Shard;
 use crate::delivery::subscription::ConnectionKey;
+use crate::registry::directory::Directory;
 use crate::registry::directory::Mailbox;
 use crate::registry::message::Command;
 use crate::server::link;
@@ -30,6 +31,7 @@ use crate::telemetry::events::ConnectionEnded;
 use crate::telemetry::events::ConnectionOpened;
 use crate::telemetry::events::End;
 use crate::telemetry::publish::Publisher;
+use crate::types::ids::ShardId;
 use crate::types::ids::Timestamp;
 use crate::types::moment::Moment;
 
@@ -44,6 +46,8 @@ pub(in crate::server) struct Worker {
     /// stand here for a moment: one buffer for all connections of the thread.
     scratch: RefCell<Box<[u8]>>,
     commands: Sender<Command>,
+    directory: Arc<Directory>,
+    id: ShardId,
     /// Wakes the driver; other threads do so through the mailbox.
     wake: Arc<Notify>,
     /// When the driver wakes by itself.
@@ -69,12 +73,19 @@ pub(in crate::server) enum NoRoom {
 }
 
 impl Worker {
-    pub(in crate::server) fn new(shard: Shard, commands: Sender<Command>) -> Rc<Self> {
+    pub(in crate::server) fn new(
+        id: ShardId,
+        shard: Shard,
+        commands: Sender<Command>,
+        directory: Arc<Directory>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             shard: RefCell::new(shard),
             links: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             commands,
+            directory,
+            id,
             wake: Arc::new(Notify::new()),
             armed: Cell::new(None),
             lingering: Rc::default(),
@@ -160,9 +171,23 @@ impl Worker {
         self.rearm();
     }
 
+    /// Returns what other threads leave for the shard.
+    pub(in crate::server) fn mailbox(&self) -> &Mailbox {
+        self.directory.mailbox(self.id)
+    }
+
+    /// Takes mail before a socket has its turn: where thousands of sockets want
+    /// to be written at once, those who are live don't wait for all of them.
+    pub(in crate::server) fn attend(&self) {
+        if self.mailbox().has_mail() {
+            self.handle_mail();
+            self.rearm();
+        }
+    }
+
     /// Takes what other threads left for the shard.
-    pub(in crate::server) fn handle_mail(&self, mailbox: &Mailbox) {
-        for (index, event) in mailbox.take().into_iter().enumerate() {
+    pub(in crate::server) fn handle_mail(&self) {
+        for (index, event) in self.mailbox().take().into_iter().enumerate() {
             self.shard.borrow_mut().handle_event(event, now());
             // What several partitions bring leaves in one write, but not so much
             // that unsent bytes add up.
@@ -248,6 +273,12 @@ impl Worker {
                     // A connection that is being opened has no socket yet.
                     if let Some(link) = link {
                         self.write(&link);
+                    }
+                }
+                Some(Output::Look(key)) => {
+                    let link = self.links.borrow().get(&key).cloned();
+                    if let Some(held) = link.and_then(|link| link.held()) {
+                        self.shard.borrow_mut().handle_held(key, held, now());
                     }
                 }
                 Some(Output::Finish(key)) => {

@@ -9,4 +9,5 @@ pub mod limits;
 pub mod moment;
 pub mod positions;
 pub mod record;
+pub mod sabotage;
 pub mod setting;

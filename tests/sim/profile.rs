@@ -18,6 +18,8 @@ pub(crate) struct Profile {
     pub(crate) kills: bool,
     pub(crate) cuts: bool,
     pub(crate) slowness: bool,
+    /// One client reads nothing until all others have caught up.
+    pub(crate) stuck: bool,
     pub(crate) endings: bool,
 }
 
@@ -42,6 +44,7 @@ impl Profile {
             kills: some(),
             cuts: some(),
             slowness: some(),
+            stuck: some(),
             endings: some(),
             steps: rng.usize(100..500),
             clients: rng.usize(2..=7),

@@ -9,6 +9,7 @@ use std::sync::Weak;
 use std::time::Duration;
 use std::time::Instant;
 
+use brucke::log::batch::Batch;
 use brucke::log::batch::BatchBuilder;
 use brucke::log::partition::Added;
 use brucke::log::partition::Cursor;
@@ -45,6 +46,8 @@ pub(crate) struct Room {
     pub(crate) commands: VecDeque<Command>,
     /// Questions to Kafka, and when they reach it.
     jobs: Vec<(Instant, Job)>,
+    /// History that Kafka gave, and when it is put into the log.
+    brought: Vec<(Instant, Chunk, Result<Batch, ReadError>)>,
     /// Answers, and when they reach the intake.
     answers: Vec<(Instant, Answer)>,
     /// What the live reader is told, in order.
@@ -111,6 +114,7 @@ impl Room {
             directory,
             commands: VecDeque::new(),
             jobs: Vec::new(),
+            brought: Vec::new(),
             answers: Vec::new(),
             orders: VecDeque::new(),
             readers: BTreeMap::new(),
@@ -146,7 +150,11 @@ impl Room {
             }
         }
         for (_, job) in take_due(&mut self.jobs, now) {
-            let answer = self.ask(kafka, job, now, rng);
+            self.ask(kafka, job, now, rng);
+        }
+        for (chunk, batch) in take_brought(&mut self.brought, now) {
+            let place = (chunk.source, chunk.partition.id());
+            let answer = Answer::History(place, self.insert_history(&chunk, batch));
             self.answers.push((now + delay(rng), answer));
         }
         for place in self.readers.keys().copied().collect::<Vec<_>>() {
@@ -205,7 +213,8 @@ impl Room {
         let reading = |job: &Job| matches!(job, Job::ReadHistory(_));
         let asked = self.jobs.iter().filter(|(_, job)| reading(job)).count();
         let read = self.answers.iter().filter(|(_, a)| matches!(a, Answer::History(..))).count();
-        assert!(asked + read <= self.history_readers, "more chunks than readers");
+        let under_way = asked + self.brought.len() + read;
+        assert!(under_way <= self.history_readers, "more chunks than readers");
     }
 
     /// Leaves an order for the live reader, behind those that it has.
@@ -230,8 +239,8 @@ impl Room {
         }
     }
 
-    fn ask(&self, kafka: &Kafka, job: Job, now: Instant, rng: &mut fastrand::Rng) -> Answer {
-        match job {
+    fn ask(&mut self, kafka: &Kafka, job: Job, now: Instant, rng: &mut fastrand::Rng) {
+        let answer = match job {
             Job::Describe(topic) => {
                 let found = kafka.find(&topic, now);
                 let described = found.map(|(topic_id, log)| TopicDescription {
@@ -246,10 +255,12 @@ impl Room {
                 Answer::Offsets(request, bounds.map_err(|refusal| failure(&topic, refusal)))
             }
             Job::ReadHistory(chunk) => {
-                let place = (chunk.source, chunk.partition.id());
-                Answer::History(place, self.read_history(kafka, &chunk, now, rng))
+                // What Kafka gave is old by the time that it is in the log.
+                let batch = self.read_history(kafka, &chunk, now, rng);
+                return self.brought.push((now + delay(rng), chunk, batch));
             }
-        }
+        };
+        self.answers.push((now + delay(rng), answer));
     }
 
     fn read_history(
@@ -258,8 +269,7 @@ impl Room {
         chunk: &Chunk,
         now: Instant,
         rng: &mut fastrand::Rng,
-    ) -> Result<Offset, ReadError> {
-        let place = (chunk.source, chunk.partition.id());
+    ) -> Result<Batch, ReadError> {
         let records_max = rng.usize(1..=self.batch_records_max);
         let from = chunk.from.offset.as_u64();
         let fetched = fetch(kafka, &chunk.topic, &chunk.partition, from, records_max, now);
@@ -276,9 +286,19 @@ impl Room {
         if batch.covers_nothing() {
             return Err(ReadError::Failed("the log ends here".to_owned()));
         }
+        Ok(batch.finish())
+    }
+
+    fn insert_history(
+        &self,
+        chunk: &Chunk,
+        batch: Result<Batch, ReadError>,
+    ) -> Result<Offset, ReadError> {
+        let place = (chunk.source, chunk.partition.id());
+        let batch = batch?;
         let to = batch.to();
         say(|| format!("  history {place:?}: {} to {to}", chunk.from.offset));
-        match chunk.partition.insert_history(chunk.from.generation, batch.finish()) {
+        match chunk.partition.insert_history(chunk.from.generation, batch) {
             Added::Stored => {
                 self.directory.wake(chunk.source, chunk.partition.id());
                 Ok(to)
@@ -423,6 +443,14 @@ fn delay(rng: &mut fastrand::Rng) -> Duration {
         1..=3 => rng.u64(0..150),
         _ => rng.u64(0..20),
     })
+}
+
+fn take_brought(
+    waiting: &mut Vec<(Instant, Chunk, Result<Batch, ReadError>)>,
+    now: Instant,
+) -> Vec<(Chunk, Result<Batch, ReadError>)> {
+    let due = waiting.extract_if(.., |(at, ..)| *at <= now);
+    due.map(|(_, chunk, batch)| (chunk, batch)).collect()
 }
 
 fn take_due<T>(waiting: &mut Vec<(Instant, T)>, now: Instant) -> Vec<(Instant, T)> {

@@ -46,25 +46,59 @@ fn live_through(world: &mut World) -> Result<(), Violation> {
     }
     world.mend();
     for _ in 0..100 {
+        if world.profile.stuck {
+            world.stall_first();
+        }
         world.produce();
         world.step(Ends::None)?;
     }
-    say(|| "calm".to_owned());
-    let deadline = world.age() + CATCH_UP_MAX;
-    loop {
-        world.kafka.end_transactions(&mut world.rng);
-        world.step(Ends::None)?;
-        match world.check_end() {
-            Ok(()) => return Ok(()),
-            Err(what) if world.age() > deadline => {
-                return Err(format!("not caught up in {CATCH_UP_MAX:?}: {what}"));
-            }
-            Err(_) => {}
-        }
+    // One that reads nothing at all, even now, is no reason for others to wait.
+    if world.profile.stuck {
+        say(|| "calm, but for client 0".to_owned());
+        world.catch_up(Awaited::AllButFirst)?;
     }
+    say(|| "calm".to_owned());
+    world.catch_up(Awaited::All)
+}
+
+/// Who must catch up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    All,
+    /// The first client reads nothing meanwhile.
+    AllButFirst,
 }
 
 impl World {
+    fn catch_up(&mut self, awaited: Awaited) -> Result<(), Violation> {
+        let deadline = self.age() + CATCH_UP_MAX;
+        loop {
+            self.kafka.end_transactions(&mut self.rng);
+            if awaited == Awaited::AllButFirst {
+                self.stall_first();
+            }
+            self.step(Ends::None)?;
+            match self.check_end(awaited) {
+                Ok(()) => break,
+                Err(what) if self.age() > deadline => {
+                    return Err(format!("not caught up in {CATCH_UP_MAX:?}: {what}"));
+                }
+                Err(_) => {}
+            }
+        }
+        if let Some(link) = self.link_of_client(0) {
+            link.pace = Pace::Free;
+        }
+        Ok(())
+    }
+
+    fn stall_first(&mut self) {
+        let until = self.now.instant + STALL;
+        if let Some(link) = self.link_of_client(0) {
+            link.pace = Pace::Stalled(until);
+        }
+    }
+
     fn topic(&mut self) -> TopicName {
         let index = self.rng.usize(..self.kafka.topics.len());
         self.kafka.topics.keys().nth(index).expect("within the number").clone()
@@ -167,8 +201,8 @@ impl World {
     }
 
     /// Says who has not caught up.
-    fn check_end(&self) -> Result<(), Violation> {
-        for client in &self.clients {
+    fn check_end(&self, awaited: Awaited) -> Result<(), Violation> {
+        for client in self.clients.iter().skip(usize::from(awaited == Awaited::AllButFirst)) {
             for sub in &client.subs {
                 let state = (client.state, sub.phase, sub.liveness);
                 let (State::Open, Phase::Active(_), Liveness::Live) = state else {
@@ -186,3 +220,5 @@ impl World {
 /// How long it may take until all have caught up once the troubles are over:
 /// what was cut off unnoticed is first found by a missing pong.
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+/// Longer than any step.
+const STALL: Duration = Duration::from_secs(1);

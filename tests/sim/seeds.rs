@@ -62,7 +62,7 @@ fn a_seed_is_the_whole_history() {
 }
 
 /// Runs a seed; a panic is a broken promise too.
-fn attempt(seed: u64, prints: bool) -> Result<Outcome, Violation> {
+pub(crate) fn attempt(seed: u64, prints: bool) -> Result<Outcome, Violation> {
     catch_unwind(AssertUnwindSafe(|| run(seed, prints))).unwrap_or_else(|panic| Err(words(&*panic)))
 }
 

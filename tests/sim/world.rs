@@ -126,6 +126,11 @@ impl World {
         let id = ShardId::new(u16::try_from(shard).expect("few shards"));
         let events = found.directory.mailbox(id).take();
         let mind = &mut found.shards[shard];
+        // News may come right after the mailbox was looked at.
+        let early = rng.u8(0..4) == 0;
+        if early && mind.next_deadline().is_none_or(|deadline| deadline <= now.instant) {
+            mind.handle_timeout(*now);
+        }
         for event in events {
             mind.handle_event(event, *now);
         }
@@ -149,6 +154,14 @@ impl World {
                 Output::Write(key) => {
                     if let Some(link) = self.link_of(replica, shard, key) {
                         link.server = ServerEnd::Writing;
+                    }
+                }
+                Output::Look(key) => {
+                    let held = self.link_of(replica, shard, key).map(|link| link.down.len());
+                    if let Some(held) = held {
+                        let held = u32::try_from(held).expect("a link holds little");
+                        let mind = &mut self.replicas[replica].shards[shard];
+                        mind.handle_held(key, held, self.now);
                     }
                 }
                 Output::Finish(key) => {
