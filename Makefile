@@ -67,6 +67,10 @@ failover: ## Kill replicas while records flow, and print what clients got.
 bench: ## Measure what it costs beside a bare writer, on Apache Kafka.
 	$(CARGO) bench --locked --bench bench
 
+.PHONY: storm
+storm: ## Let 9,900 clients return at once, on Apache Kafka.
+	BENCH_PARTS=storm $(CARGO) bench --locked --bench bench
+
 .PHONY: bench-smoke
 bench-smoke: ## See whether the measurements run, without measuring.
 	$(CARGO) test --quiet --locked --bench bench -- --smoke > /dev/null

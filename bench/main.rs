@@ -19,6 +19,7 @@ mod plan;
 mod process;
 mod report;
 mod server;
+mod storm;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -53,6 +54,7 @@ fn measure(plan: &Plan) -> Result<()> {
             Part::Memory => memory::measure(plan, &cluster)?,
             Part::Keys => keys::measure(plan, &cluster)?,
             Part::Latency => latency::measure(plan, &cluster)?,
+            Part::Storm => storm::measure(plan, &cluster)?,
         }
     }
     Ok(())

@@ -35,6 +35,7 @@ use crate::process::Process;
 pub struct Server {
     pub process: Process,
     pub address: SocketAddr,
+    pub admin: SocketAddr,
     /// Holds the configuration.
     _folder: TempDir,
 }
@@ -73,7 +74,7 @@ impl Server {
             ensure!(Instant::now() < deadline, "brucke takes no clients on {address}");
             thread::sleep(Duration::from_millis(10));
         }
-        Ok(Self { process, address, _folder: folder })
+        Ok(Self { process, address, admin: admin_address, _folder: folder })
     }
 }
 

@@ -85,8 +85,10 @@ impl Shard {
         self.sources[source].partitions.iter().all(|place| place.log.topic_id() == topic_id)
     }
 
-    /// Puts a live subscription on its own cursors, which stand where its feed
-    /// has been told.
+    /// Puts a live subscription on its own cursors. They stand at the shard's: what
+    /// lies between those and where the feed has been told holds nothing for it,
+    /// and its client may have heard so when it joined. Placed lower, a log that
+    /// becomes shorter by just that much would not be told to it as shorter.
     pub(in crate::delivery) fn fall_behind(&mut self, (slot, sub): Fallen, now: Moment) {
         let encoding = self.connections[slot].encoding;
         let subscription = self.connections[slot].subscriptions[sub].as_mut().expect("it is live");
@@ -94,7 +96,7 @@ impl Shard {
         let feed = subscription.feed;
         let source = &self.sources[self.feeds.at(feed).source];
         let reader = |(place, told): (&Partition, &Offset)| Reader {
-            cursor: Cursor { offset: *told, ..place.cursor },
+            cursor: Cursor { offset: place.cursor.offset.max(*told), ..place.cursor },
             told: *told,
             waits: Waits::Nothing,
         };

@@ -235,7 +235,12 @@ impl Shard {
         let places = &self.sources[source].partitions;
         let live: Vec<Offset> = places.iter().map(|place| place.cursor.offset).collect();
         let ends: Vec<Cursor> = places.iter().map(|place| place.log.end()).collect();
-        let topic_id = places.first().map_or(TopicId::UNKNOWN, |place| place.log.topic_id());
+        // What is live is of the topic that the shard has told of, which may have
+        // been made again since.
+        let topic_id = match **from {
+            StartAt::Latest => self.sources[source].topic_id,
+            _ => places.first().map_or(TopicId::UNKNOWN, |place| place.log.topic_id()),
+        };
         let known = Known { topic_id, live: &live, bounds };
         let plan = match plan(from, &known) {
             Ok(plan) => plan,

@@ -207,6 +207,8 @@ impl KafkaConfig {
         set(&mut config, "fetch.queue.backoff.ms", "5");
         set(&mut config, "fetch.error.backoff.ms", "100");
         set(&mut config, "queued.min.messages", "10000");
+        // A byte that turned over on a broker's disk is an error, not a record.
+        set(&mut config, "check.crcs", "true");
         config
     }
 
@@ -220,6 +222,9 @@ impl KafkaConfig {
         set(&mut config, "reconnect.backoff.max.ms", "1000");
         set(&mut config, "socket.connection.setup.timeout.ms", "5000");
         set(&mut config, "socket.keepalive.enable", "true");
+        // A broker that died without a word is noticed by this: no request waits
+        // longer than a tenth of it.
+        set(&mut config, "socket.timeout.ms", "10000");
         // One record may be as large as the brokers let it be.
         set(&mut config, "receive.message.max.bytes", i32::MAX);
         set(&mut config, "statistics.interval.ms", "0");
@@ -282,6 +287,7 @@ const RESERVED: &[(&str, &str)] = &[
     ("auto.commit.enable", "positions are the clients', nothing is committed"),
     ("enable.auto.offset.store", "positions are the clients', nothing is committed"),
     ("allow.auto.create.topics", "a client that names a topic must not create it"),
+    ("check.crcs", "a record that a disk has changed is not delivered"),
 ];
 
 fn set_tls(config: &mut ClientConfig, tls: &Tls) {

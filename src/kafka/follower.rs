@@ -139,6 +139,7 @@ impl Follower {
                     Item::OutOfRange => {
                         Step::End(Turn::Stopped(ReadError::OutOfRange(self.batch.to())))
                     }
+                    Item::Truncated(to) => Step::End(Turn::Stopped(ReadError::Truncated(to))),
                     Item::Failed(text) => Step::End(Turn::Stopped(ReadError::Failed(text))),
                 };
                 self.fetched.discard_front();

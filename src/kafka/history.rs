@@ -268,6 +268,10 @@ fn step(item: &Item<'_>, batch: &mut BatchBuilder, until: Offset, rule: &Tenancy
             Step::AtEnd
         }
         Item::OutOfRange => Step::Failed(ReadError::OutOfRange(batch.to())),
+        // The live reader meets it too, and clients are told by that.
+        Item::Truncated(to) => {
+            Step::Failed(ReadError::Failed(format!("the log was cut off at {to}")))
+        }
         Item::Failed(text) => Step::Failed(ReadError::Failed(text.clone())),
     }
 }
