@@ -24,12 +24,12 @@ test: prerequisites lint unit planted client browser bench-smoke deny ## Run eve
 
 .PHONY: lint
 lint: ## Check the format, and clippy without a warning.
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- --deny warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
 .PHONY: unit
 unit: ## Run cargo's tests: the rooms', the house's order, the documents'.
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 
 .PHONY: client
 client: ## Test the browser client by itself.
