@@ -8,6 +8,7 @@ CARGO_DENY_VERSION := 0.20.2
 BINARY = $${CARGO_TARGET_DIR:-target}/debug/brucke
 PORT ?= 8080
 SEEDS ?= 2000
+MINUTES ?= 20
 
 .PHONY: help
 help: ## List what make can do.
@@ -62,6 +63,12 @@ failover: ## Kill replicas while records flow, and print what clients got.
 	FAILOVER_CLIENTS=$${FAILOVER_CLIENTS:-100} FAILOVER_RECORDS=$${FAILOVER_RECORDS:-200000} \
 	FAILOVER_KILLS=$${FAILOVER_KILLS:-10} FAILOVER_SECONDS=$${FAILOVER_SECONDS:-60} \
 		$(CARGO) test --locked --test failover -- --nocapture replicas_die
+
+.PHONY: chaos
+chaos: ## Break everything in turn and judge what clients got (MINUTES=20 SEED=1), or one thing (FAULT=name).
+	CHAOS_SECONDS=$(if $(FAULT),0,$$(( $(MINUTES) * 60 ))) CHAOS_SEED=$(or $(SEED),1) CHAOS_FAULT=$(FAULT) \
+	CHAOS_CLIENTS=$${CHAOS_CLIENTS:-160} \
+		$(CARGO) test --locked --test chaos -- --nocapture what_breaks
 
 .PHONY: bench
 bench: ## Measure what it costs beside a bare writer, on Apache Kafka.

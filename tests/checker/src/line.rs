@@ -17,7 +17,10 @@ pub enum TruthLine {
     /// A record is acknowledged.
     Put(Put),
     /// A record may stand in the log, at an offset that nobody was told.
-    Maybe { topic: String, sum: u32 },
+    Maybe(Maybe),
+    /// A record with this sum stands there: somebody else than the server read
+    /// the log, to find what may stand in it.
+    Found { topic: String, p: u32, o: u64, sum: u32 },
     /// A transaction ended so.
     Ended { tx: u64, how: TransactionEnd },
     /// Kafka was asked at `asked` for the bounds of a partition, and answered at
@@ -47,6 +50,17 @@ pub struct Put {
     /// The transaction that it stands in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tx: Option<u64>,
+}
+
+/// A record of which its producer does not know whether or where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maybe {
+    pub topic: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    pub tenant: Tenant,
+    pub sum: u32,
+    pub at: u64,
 }
 
 /// Whose a record is.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use crate::findings::Findings;
 use crate::findings::Kind;
 use crate::line::Cleanup;
+use crate::line::Maybe;
 use crate::line::Put;
 use crate::line::TOMBSTONE;
 use crate::line::Tenant;
@@ -21,6 +22,7 @@ pub struct Truth {
     transactions: HashMap<u64, TransactionEnd>,
     excuses: Vec<Excuse>,
     over: Option<u64>,
+    found: Vec<(String, u32, u64, u32)>,
     /// What is wrong with the log itself, whoever reads it.
     pub findings: Findings,
 }
@@ -31,8 +33,8 @@ pub struct Topic {
     pub name: String,
     cleanup: Cleanup,
     pub partitions: Vec<Partition>,
-    /// Sums of records of which nobody knows whether and where they stand.
-    maybe: HashSet<u32>,
+    /// Records of which nobody knows whether and where they stand, by sum.
+    maybe: HashMap<u32, Maybe>,
 }
 
 /// One partition.
@@ -106,9 +108,10 @@ impl Truth {
                 (topic.name, topic.cleanup) = (name, cleanup);
             }
             TruthLine::Put(put) => self.handle_put(put),
-            TruthLine::Maybe { topic, sum } => {
-                self.topic_mut(topic).maybe.insert(sum);
+            TruthLine::Maybe(maybe) => {
+                self.topic_mut(maybe.topic.clone()).maybe.insert(maybe.sum, maybe);
             }
+            TruthLine::Found { topic, p, o, sum } => self.found.push((topic, p, o, sum)),
             TruthLine::Ended { tx, how } => {
                 self.transactions.insert(tx, how);
             }
@@ -127,6 +130,12 @@ impl Truth {
     /// Settles what each record is, once all lines are in. Must be called before
     /// anything is asked.
     pub fn finish(&mut self) {
+        for (topic, p, o, sum) in std::mem::take(&mut self.found) {
+            let maybe = self.topics.get_mut(&topic).and_then(|topic| topic.maybe.remove(&sum));
+            if let Some(Maybe { topic, key, tenant, sum, at }) = maybe {
+                self.handle_put(Put { topic, p, o, key, tenant, sum, at, tx: None });
+            }
+        }
         for topic in self.topics.values_mut() {
             for (number, partition) in topic.partitions.iter_mut().enumerate() {
                 partition.bounds.sort_by_key(|bounds| bounds.at);
@@ -185,7 +194,7 @@ impl Truth {
             name: String::new(),
             cleanup: Cleanup::Delete,
             partitions: Vec::new(),
-            maybe: HashSet::new(),
+            maybe: HashMap::new(),
         })
     }
 
@@ -215,7 +224,7 @@ impl Truth {
 impl Topic {
     /// Says whether a record with this sum may stand anywhere in the topic.
     pub fn may_have(&self, sum: u32) -> bool {
-        self.maybe.contains(&sum)
+        self.maybe.contains_key(&sum)
     }
 
     fn partition_mut(&mut self, p: u32) -> &mut Partition {

@@ -10,6 +10,7 @@ use brucke_checker::line::Cleanup;
 use brucke_checker::line::ClientLine;
 use brucke_checker::line::Filter;
 use brucke_checker::line::GapReason;
+use brucke_checker::line::Maybe;
 use brucke_checker::line::Put;
 use brucke_checker::line::Start;
 use brucke_checker::line::TOMBSTONE;
@@ -447,7 +448,13 @@ fn what_compaction_may_remove_may_be_missing() {
 #[test]
 fn a_record_without_acknowledgement_may_come_once_known_under_one_offset() {
     let mut truth = truth();
-    truth.push(TruthLine::Maybe { topic: TOPIC.to_owned(), sum: 99 });
+    truth.push(TruthLine::Maybe(Maybe {
+        topic: TOPIC.to_owned(),
+        key: key(30),
+        tenant: tenant(30),
+        sum: 99,
+        at: 130,
+    }));
     let mut lines = right(&Filter::All);
     check(&truth, &lines, &[]);
     let r = vec![(30, key(30), 99)];
@@ -457,6 +464,13 @@ fn a_record_without_acknowledgement_may_come_once_known_under_one_offset() {
     let mut wrong = right(&Filter::All);
     records(&mut wrong[FRAMES])[0].2 = 99;
     check(&truth, &wrong, &[(Kind::Inconsistent, 1), (Kind::Lost, 1)]);
+    // Once it was found, it must come like any other.
+    truth.push(TruthLine::Found { topic: TOPIC.to_owned(), p: 0, o: 30, sum: 99 });
+    truth.push(bounds(0, 0, 31, 3_000));
+    check(&truth, &lines, &[]);
+    let mut over = right(&Filter::All);
+    over.push(ClientLine::Progress { at: 400, to: BTreeMap::from([(0, 31)]) });
+    check(&truth, &over, &[(Kind::Lost, 1)]);
 }
 
 #[test]
