@@ -59,7 +59,8 @@ fn every_fault_stands_in_the_document_as_it_is_run() {
     let rows: Vec<String> = faults.iter().map(|fault| fault.row()).collect();
     let missing = rows.iter().filter(|row| !page.lines().any(|line| line == row.as_str()));
     assert_eq!(missing.count(), 0, "the table must read\n{}", rows.join("\n"));
-    let written = page.lines().filter(|line| line.starts_with("| `"));
+    let table = page.lines().skip_while(|line| !line.starts_with("| fault |")).skip(2);
+    let written = table.take_while(|line| line.starts_with('|'));
     let strange = written.filter(|line| !rows.iter().any(|row| row == line));
     assert_eq!(strange.collect::<Vec<_>>(), Vec::<&str>::new(), "rows that nothing runs");
 }

@@ -92,7 +92,7 @@ impl Eye {
     /// Counts the records of a partition that Kafka has below an offset.
     pub fn count(&self, topic: usize, partition: i32, end: u64) -> u64 {
         let mut count = 0;
-        self.read(topic, partition, |offset, _| count += u64::from(offset < end));
+        self.read(topic, partition, end, |_, _| count += 1);
         count
     }
 
@@ -104,8 +104,8 @@ impl Eye {
         if maybe.is_empty() {
             return;
         }
-        for p in 0..partitions {
-            self.read(topic, i32::try_from(p).expect("few"), |o, value| {
+        for (p, (_, end)) in (0..partitions).zip(self.insist(topics, topic)) {
+            self.read(topic, i32::try_from(p).expect("few"), end, |o, value| {
                 let (topic, sum) = (id.clone(), checksum(value));
                 if maybe.contains(&sum) {
                     self.truth.write(&TruthLine::Found { topic, p, o, sum });
@@ -114,8 +114,15 @@ impl Eye {
         }
     }
 
-    /// Reads a partition from its beginning to its end.
-    fn read(&self, topic: usize, partition: i32, mut take: impl FnMut(u64, Option<&[u8]>)) {
+    /// Reads a partition from its beginning to an offset, or to its end: while
+    /// records come, the end may never be told.
+    fn read(
+        &self,
+        topic: usize,
+        partition: i32,
+        end: u64,
+        mut take: impl FnMut(u64, Option<&[u8]>),
+    ) {
         let reader: BaseConsumer = self.config.create().expect("a consumer");
         let mut list = TopicPartitionList::new();
         let name = PLANS[topic].name;
@@ -124,7 +131,15 @@ impl Eye {
         reader.assign(&list).expect("it is assigned");
         loop {
             match reader.poll(INSIST_MAX) {
-                Some(Ok(record)) => take(record.offset().cast_unsigned(), record.payload()),
+                Some(Ok(record)) => {
+                    let offset = record.offset().cast_unsigned();
+                    if offset < end {
+                        take(offset, record.payload());
+                    }
+                    if offset + 1 >= end {
+                        return;
+                    }
+                }
                 Some(Err(KafkaError::PartitionEOF(_))) => return,
                 Some(Err(error)) => panic!("{name} can't be read: {error}"),
                 None => panic!("{name} can't be read"),
