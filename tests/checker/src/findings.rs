@@ -82,7 +82,7 @@ impl Findings {
     /// Notes a fault; `example` says which, if one more example is kept.
     pub fn accuse(&mut self, kind: Kind, example: impl FnOnce() -> String) {
         self.counts[kind as usize] += 1;
-        if self.examples.len() < EXAMPLES_MAX {
+        if self.counts[kind as usize] <= EXAMPLES_MAX {
             self.examples.push(format!("{}: {}", kind.name(), example()));
         }
     }
@@ -100,13 +100,18 @@ impl Findings {
 
 impl AddAssign for Findings {
     fn add_assign(&mut self, other: Self) {
+        let room = self.counts.map(|count| EXAMPLES_MAX.saturating_sub(count));
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count += more;
         }
-        let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
-        self.examples.extend(other.examples.into_iter().take(room));
+        for (kind, room) in Kind::ALL.into_iter().zip(room) {
+            let name = format!("{}: ", kind.name());
+            let ours = other.examples.iter().filter(|example| example.starts_with(&name));
+            let room = usize::try_from(room).expect("few examples");
+            self.examples.extend(ours.take(room).cloned());
+        }
     }
 }
 
-/// Examples that are kept in words.
-const EXAMPLES_MAX: usize = 30;
+/// Examples of each kind that are kept in words.
+const EXAMPLES_MAX: u64 = 6;
