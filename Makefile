@@ -8,6 +8,7 @@ CARGO_DENY_VERSION := 0.20.2
 BINARY = $${CARGO_TARGET_DIR:-target}/debug/brucke
 PORT ?= 8080
 SEEDS ?= 2000
+MINUTES ?= 20
 
 .PHONY: help
 help: ## List what make can do.
@@ -24,12 +25,12 @@ test: prerequisites lint unit planted client browser bench-smoke deny ## Run eve
 
 .PHONY: lint
 lint: ## Check the format, and clippy without a warning.
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- --deny warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
 .PHONY: unit
 unit: ## Run cargo's tests: the rooms', the house's order, the documents'.
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 
 .PHONY: client
 client: ## Test the browser client by itself.
@@ -62,6 +63,12 @@ failover: ## Kill replicas while records flow, and print what clients got.
 	FAILOVER_CLIENTS=$${FAILOVER_CLIENTS:-100} FAILOVER_RECORDS=$${FAILOVER_RECORDS:-200000} \
 	FAILOVER_KILLS=$${FAILOVER_KILLS:-10} FAILOVER_SECONDS=$${FAILOVER_SECONDS:-60} \
 		$(CARGO) test --locked --test failover -- --nocapture replicas_die
+
+.PHONY: chaos
+chaos: ## Break everything in turn and judge what clients got (MINUTES=20 SEED=1), or one thing (FAULT=name).
+	CHAOS_SECONDS=$(if $(FAULT),0,$$(( $(MINUTES) * 60 ))) CHAOS_SEED=$(or $(SEED),1) CHAOS_FAULT=$(FAULT) \
+	CHAOS_CLIENTS=$${CHAOS_CLIENTS:-160} \
+		$(CARGO) test --locked --test chaos -- --nocapture what_breaks
 
 .PHONY: bench
 bench: ## Measure what it costs beside a bare writer, on Apache Kafka.
