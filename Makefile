@@ -21,6 +21,7 @@ demo: ## Show it in a browser, with a Kafka within the process (PORT=8080).
 .PHONY: test
 test: prerequisites lint unit planted client browser bench-smoke deny ## Run everything that must pass before a change lands.
 	@echo "make test: passed"
+test: chart cluster
 
 .PHONY: lint
 lint: ## Check the format, and clippy without a warning.
@@ -44,6 +45,19 @@ browser: ## Open the demo's page in Chromium.
 picture: ## Take the README's picture of the demo's page.
 	$(CARGO) build --locked
 	PICTURE=$(CURDIR)/docs/images/console.png tests/browser/run "$(BINARY)"
+
+.PHONY: chart
+chart: ## Render the chart and the manifests, and hold them against snapshots (UPDATE=1 writes them).
+	$(CARGO) build --locked
+	tests/chart/run "$(BINARY)"
+
+.PHONY: chart-docs
+chart-docs: ## Make what the chart has of other files: its table of values, a part of its schema.
+	"$$(scripts/tools python)" tests/chart/docs.py write
+
+.PHONY: cluster
+cluster: ## Install the chart and the manifests on a real API server.
+	tests/chart/run cluster
 
 .PHONY: sim
 sim: ## Run the simulation (SEEDS=100000), or replay one seed (SEED=17).
