@@ -21,7 +21,7 @@ demo: ## Show it in a browser, with a Kafka within the process (PORT=8080).
 .PHONY: test
 test: prerequisites lint unit planted client browser bench-smoke deny ## Run everything that must pass before a change lands.
 	@echo "make test: passed"
-test: chart cluster
+test: chart cluster image-test
 
 .PHONY: lint
 lint: ## Check the format, and clippy without a warning.
@@ -58,6 +58,16 @@ chart-docs: ## Make what the chart has of other files: its table of values, a pa
 .PHONY: cluster
 cluster: ## Install the chart and the manifests on a real API server.
 	tests/chart/run cluster
+
+.PHONY: image
+image: ## Build the image brucke:VERSION without a daemon (root, buildah).
+	$(CARGO) build --locked --release
+	scripts/image "$${CARGO_TARGET_DIR:-target}/release/brucke"
+
+.PHONY: image-test
+image-test: ## Run the binary from an image's root file system, read-only and not as root.
+	$(CARGO) build --locked
+	tests/image/run "$(BINARY)"
 
 .PHONY: sim
 sim: ## Run the simulation (SEEDS=100000), or replay one seed (SEED=17).
