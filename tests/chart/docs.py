@@ -37,6 +37,8 @@ CHOICES = {
     "auth.issuers.algorithm": ["HS256", "RS256", "ES256", "EdDSA"],
     "log.format": ["text", "json"],
     "log.level": ["error", "warn", "info", "debug", "trace"],
+    "tracing.exporter": ["otlp", "none"],
+    "tracing.protocol": ["grpc", "http/protobuf"],
 }
 TENANT = {
     "oneOf": [

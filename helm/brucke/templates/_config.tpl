@@ -65,9 +65,9 @@
 {{/* The configuration file. */}}
 {{- define "brucke.toml" -}}
 {{- $settings := include "brucke.settings" . | fromYaml -}}
-{{- range $name := list "server" "admin" "kafka" "log" -}}
+{{- range $name, $section := omit $settings "auth" "channels" -}}
 [{{ $name }}]
-{{- include "brucke.toml.keys" (get $settings $name) }}
+{{- include "brucke.toml.keys" $section }}
 
 {{ end -}}
 [auth]
