@@ -22,6 +22,7 @@ demo: ## Show it in a browser, with a Kafka within the process (PORT=8080).
 .PHONY: test
 test: prerequisites lint unit planted client browser bench-smoke deny ## Run everything that must pass before a change lands.
 	@echo "make test: passed"
+test: chart cluster image-test
 
 .PHONY: lint
 lint: ## Check the format, and clippy without a warning.
@@ -45,6 +46,29 @@ browser: ## Open the demo's page in Chromium.
 picture: ## Take the README's picture of the demo's page.
 	$(CARGO) build --locked
 	PICTURE=$(CURDIR)/docs/images/console.png tests/browser/run "$(BINARY)"
+
+.PHONY: chart
+chart: ## Render the chart and the manifests, and hold them against snapshots (UPDATE=1 writes them).
+	$(CARGO) build --locked
+	tests/chart/run "$(BINARY)"
+
+.PHONY: chart-docs
+chart-docs: ## Make what the chart has of other files: its table of values, a part of its schema.
+	"$$(scripts/tools python)" tests/chart/docs.py write
+
+.PHONY: cluster
+cluster: ## Install the chart and the manifests on a real API server.
+	tests/chart/run cluster
+
+.PHONY: image
+image: ## Build the image brucke:VERSION without a daemon (root, buildah).
+	$(CARGO) build --locked --release
+	scripts/image "$${CARGO_TARGET_DIR:-target}/release/brucke"
+
+.PHONY: image-test
+image-test: ## Run the binary from an image's root file system, read-only and not as root.
+	$(CARGO) build --locked
+	tests/image/run "$(BINARY)"
 
 .PHONY: sim
 sim: ## Run the simulation (SEEDS=100000), or replay one seed (SEED=17).

@@ -72,7 +72,7 @@ const UNSAFE: [(&str, &str); 4] = [
 ];
 
 /// Folders and files of the repository whose text is read.
-const READ: [&str; 15] = [
+const READ: [&str; 19] = [
     "src",
     "scripts",
     "tests",
@@ -80,6 +80,10 @@ const READ: [&str; 15] = [
     "clients",
     "docs",
     "proto",
+    "helm",
+    "k8s",
+    "examples",
+    "Dockerfile",
     ".ci",
     "Makefile",
     "Cargo.toml",
