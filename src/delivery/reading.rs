@@ -14,6 +14,8 @@ use crate::delivery::shelf::Lane;
 use crate::delivery::subscription::Reader;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Waits;
+use crate::delivery::tracing::CaughtUp;
+use crate::delivery::tracing::origin_at;
 use crate::log::batch::Batch;
 use crate::log::partition::Cursor;
 use crate::log::partition::Read;
@@ -45,6 +47,9 @@ impl Shard {
         }
         if of_now
             && let Some(lane) = self.shared_lane(slot, sub, partition, reader.cursor)
+            // What others were sent says nothing of records that are traced only
+            // for who is watched.
+            && !self.traces.watches(self.connections[slot].key(slot))
             && let Some(kept) = self.shelf.find(lane, reader.told, reader.cursor)
             && kept.to <= limit
         {
@@ -101,6 +106,11 @@ impl Shard {
         self.set_reader(slot, sub, partition, reader);
         self.counts.deliveries += u64::from(kept.records);
         self.push(slot, &kept.frame);
+        if let Some(traced) = &kept.traced {
+            let traced = self.caught_up_again(traced);
+            let bytes = kept.frame.bytes().len();
+            self.note_catch_up((slot, sub), traced, bytes, kept.records);
+        }
         Step::Moved
     }
 
@@ -126,9 +136,13 @@ impl Shard {
         let mut reader = behind.partitions[partition];
         let id = self.sources[feed.source].partitions[partition].log.id();
         let mut frame: Option<RecordsEncoder> = None;
+        let watched = self.traces.watches(self.connections[slot].key(slot));
+        let mut caught_up = Vec::new();
         let mut to = batches.last().map_or(reader.cursor.offset, |batch| batch.to()).min(limit);
         'batches: for batch in batches {
-            for index in batch.index_at(reader.cursor.offset)..batch.len() {
+            let first = batch.index_at(reader.cursor.offset);
+            let mut traced = batch.traced_from(first);
+            for index in first..batch.len() {
                 let record = batch.record(index);
                 if record.offset >= limit {
                     break 'batches;
@@ -156,7 +170,17 @@ impl Shard {
                     break 'batches;
                 }
                 let start = || RecordsEncoder::start(encoding, feed.number, id, reader.told);
-                frame.get_or_insert_with(start).push(&record);
+                let frame = frame.get_or_insert_with(start);
+                let origin = origin_at(&mut traced, index);
+                if origin.is_none() && !watched {
+                    frame.push(&record);
+                    continue;
+                }
+                let record_of = self.traced_record(feed.source, partition, &record, origin);
+                let started = self.traces.now();
+                frame.push(&record);
+                let encode = self.traces.now().saturating_duration_since(started);
+                caught_up.push(CaughtUp { record: record_of, started, encode });
             }
         }
         let moved = reader.cursor.offset < to;
@@ -175,8 +199,13 @@ impl Shard {
         self.counts.frames_encoded += 1;
         let frame = frame.finish(to);
         self.push(slot, &frame);
+        let traced = (!caught_up.is_empty()).then(|| Arc::from(caught_up.as_slice()));
+        if !caught_up.is_empty() {
+            let bytes = frame.bytes().len();
+            self.note_catch_up((slot, sub), caught_up, bytes, records);
+        }
         if let Some(lane) = self.shared_lane(slot, sub, partition, reader.cursor) {
-            self.shelf.keep(lane, Kept { from, to, records, frame });
+            self.shelf.keep(lane, Kept { from, to, records, frame, traced });
         }
         Step::Moved
     }
