@@ -30,7 +30,7 @@ enum Owner {
 
 /// The topics, one for each measurement; each has one partition, and a channel
 /// of the same name.
-pub const TOPICS: [&str; 9] = [
+pub const TOPICS: [&str; 13] = [
     "fanout",
     "intake",
     "memory-shared",
@@ -40,6 +40,10 @@ pub const TOPICS: [&str; 9] = [
     "keys-spread",
     "keys-progress",
     "latency",
+    "tracing-off",
+    "tracing-none",
+    "tracing-some",
+    "tracing-all",
 ];
 
 impl Cluster {
@@ -101,11 +105,26 @@ impl Producer {
     ///
     /// When it can't be sent.
     pub fn send(&self, topic: &str, key: &str, value: &str) -> Result<()> {
+        self.send_with(topic, key, value, &[])
+    }
+
+    /// Hands a record with headers over.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be sent.
+    pub fn send_with(
+        &self,
+        topic: &str,
+        key: &str,
+        value: &str,
+        headers: &[(&str, &[u8])],
+    ) -> Result<()> {
         let record = NewRecord {
             partition: None,
             key: Some(key.as_bytes()),
             value: Some(value.as_bytes()),
-            headers: &[],
+            headers,
         };
         Ok(self.producer.send(&TopicName::new(topic), &record)?)
     }

@@ -21,6 +21,7 @@ mod report;
 mod server;
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod tracing;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -53,6 +54,7 @@ fn measure(plan: &Plan) -> Result<()> {
             Part::Memory => memory::measure(plan, &cluster)?,
             Part::Keys => keys::measure(plan, &cluster)?,
             Part::Latency => latency::measure(plan, &cluster)?,
+            Part::Tracing => tracing::measure(plan, &cluster)?,
         }
     }
     Ok(())

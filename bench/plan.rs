@@ -43,7 +43,7 @@ pub enum Role {
 pub struct Plan {
     /// What to measure.
     #[arg(long, env = "BENCH_PARTS", value_delimiter = ',',
-          default_values = ["fanout", "memory", "keys", "latency"])]
+          default_values = ["fanout", "memory", "keys", "latency", "tracing"])]
     pub parts: Vec<Part>,
     /// Where records come from.
     #[arg(long, env = "BENCH_KAFKA", default_value = "apache")]
@@ -107,6 +107,7 @@ pub enum Part {
     Memory,
     Keys,
     Latency,
+    Tracing,
 }
 
 /// Where records come from.

@@ -459,3 +459,6 @@ pub(in crate::delivery) fn kind_of_start(start: &StartAt) -> CommandKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,3 +223,129 @@ fn path_of(path: Path) -> KeyValue {
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::delivery::span::Ack;
+    use crate::protocol::error_code::ErrorCode;
+    use crate::types::ids::ChannelName;
+    use crate::types::ids::Offset;
+    use crate::types::ids::PartitionId;
+    use crate::types::ids::Timestamp;
+    use crate::types::ids::TopicName;
+    use crate::types::trace;
+
+    const PAGE: &str = include_str!("../../../docs/tracing.md");
+
+    fn note(work: Work) -> SpanNote {
+        let started = Instant::now();
+        SpanNote {
+            trace: trace::TraceId::from_number(0xabc).expect("not zero"),
+            span: trace::SpanId::from_number(0x1).expect("not zero"),
+            parent: Parent::Elsewhere(trace::SpanId::from_number(0x2).expect("not zero")),
+            started,
+            ended: started + Duration::from_millis(3),
+            work,
+        }
+    }
+
+    fn place() -> RecordRef {
+        RecordRef { partition: PartitionId::from_index(3), offset: Offset::ZERO }
+    }
+
+    fn subscribe(outcome: Outcome) -> Work {
+        let channel = Some(ChannelName::new("feed"));
+        let connection = ConnectionId::new(7);
+        Work::Command(Command { kind: CommandKind::Subscribe, connection, channel, outcome })
+    }
+
+    /// Returns one work of each kind.
+    fn all() -> Vec<Work> {
+        let (channel, connection) = (ChannelName::new("feed"), ConnectionId::new(7));
+        vec![
+            Work::Process(Process {
+                topic: TopicName::new("orders"),
+                record: place(),
+                timestamp: Timestamp::from_millis(5),
+                key: Some(Box::from(&b"key"[..])),
+                feeds: 2,
+                path: Path::Live,
+            }),
+            Work::Deliver(Deliver {
+                channel: channel.clone(),
+                record: place(),
+                path: Path::CatchUp,
+                records: 1,
+                matched: 3,
+                sent: 2,
+                behind: 1,
+            }),
+            Work::Client(Client {
+                channel: channel.clone(),
+                record: place(),
+                connection,
+                queue_wait: Duration::from_micros(4),
+                encode: Duration::from_micros(5),
+                write: Duration::from_micros(6),
+                fate: Fate::Lost,
+            }),
+            Work::Ack(Ack { channel, record: place(), connection }),
+            subscribe(Outcome::Done),
+            subscribe(Outcome::Refused(ErrorCode::ChannelForbidden)),
+        ]
+    }
+
+    #[test]
+    fn every_attribute_is_documented_and_none_else() {
+        let clock = TimeOfDay::now();
+        let spans = all().into_iter().map(|work| span_data(note(work), clock));
+        let mut made: BTreeSet<String> =
+            spans.flat_map(|span| span.attributes).map(|told| told.key.to_string()).collect();
+        // The handshake's are not made of notes.
+        made.extend(["http.request.method", "http.response.status_code"].map(str::to_owned));
+        let (_, table) = PAGE.split_once("| attribute |").expect("a table of attributes");
+        let (table, _) = table.split_once("\n\n").expect("the table ends");
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+        let told = rows.filter_map(|row| row.split_once('`')).map(|(name, _)| name.to_owned());
+        assert_eq!(told.collect::<BTreeSet<_>>(), made);
+    }
+
+    #[test]
+    fn every_variable_that_is_read_is_documented() {
+        let code = include_str!("settings.rs");
+        let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
+        let names = code.match_indices("\"OTEL_").map(|(at, _)| {
+            let name = &code[at + 1..];
+            &name[..name.find(|c| !is_name(c)).unwrap_or(name.len())]
+        });
+        for name in names {
+            assert!(PAGE.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_note_becomes_a_span_with_its_ids_and_times() {
+        let clock = TimeOfDay::now();
+        let span = span_data(note(all().remove(0)), clock);
+        assert_eq!(span.name, "process orders");
+        assert_eq!(span.span_kind, SpanKind::Consumer);
+        assert_eq!(span.span_context.trace_id().to_string(), format!("{:032x}", 0xabc));
+        assert_eq!(span.parent_span_id.to_string(), format!("{:016x}", 2));
+        assert!(span.parent_span_is_remote && span.span_context.is_sampled());
+        let took = span.end_time.duration_since(span.start_time).expect("in order");
+        assert_eq!(took, Duration::from_millis(3));
+    }
+
+    #[test]
+    fn the_channel_of_a_refused_request_is_not_told() {
+        let refused = subscribe(Outcome::Refused(ErrorCode::ChannelForbidden));
+        let span = span_data(note(refused), TimeOfDay::now());
+        assert_eq!(span.name, "subscribe");
+        assert!(!format!("{span:?}").contains("feed"), "{span:?}");
+        let done = span_data(note(subscribe(Outcome::Done)), TimeOfDay::now());
+        assert_eq!(done.name, "subscribe feed");
+    }
+}
