@@ -12,6 +12,8 @@ use metrics::counter;
 use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_otlp::WithTonicConfig as _;
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::trace::SpanExporter as _;
@@ -184,6 +186,11 @@ fn build(settings: &TracingSettings) -> Result<SpanExporter, ExporterBuildError>
     match settings.protocol {
         TraceProtocol::Grpc => {
             let builder = SpanExporter::builder().with_tonic();
+            let builder = match endpoint.starts_with("https:") {
+                // By itself it would trust nobody.
+                true => builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots()),
+                false => builder,
+            };
             builder.with_endpoint(endpoint).with_timeout(timeout).build()
         }
         TraceProtocol::HttpProtobuf => {
