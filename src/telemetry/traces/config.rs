@@ -110,7 +110,7 @@ mod tests {
         let read = |text: &str| Share::read(Raw::Text(text.to_owned()));
         assert_eq!(read("0%"), Ok(Share::NONE));
         assert_eq!(read("100%"), Ok(Share::ALL));
-        assert_eq!(read("0.5 %").map(Share::as_ratio), Ok(0.005));
+        assert_eq!(read("12.5 %").map(Share::as_ratio), Ok(0.125));
         for odd in ["1", "101%", "-1%", "x%", "%", "NaN%"] {
             let Err(Refusal(text)) = read(odd) else { panic!("{odd}") };
             assert!(text.contains("write a share"), "{text}");
