@@ -13,7 +13,9 @@ use crate::log::partition::SharedPartition;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::frame::Encoding;
 use crate::protocol::frame::Token;
+use crate::registry;
 use crate::registry::directory::Directory;
+use crate::registry::message::Bounds;
 use crate::registry::message::Event;
 use crate::tenancy::channel::Channel;
 use crate::tenancy::channel::ChannelSource;
@@ -138,6 +140,23 @@ impl Rig {
         while self.shard.has_work() {
             self.shard.handle_turn(moment());
         }
+    }
+
+    /// Opens a connection that follows the channel from its oldest record on.
+    fn follow_from_earliest(&mut self) -> String {
+        let key = self.open(None);
+        self.subscribe(key, r#","from":"earliest""#);
+        let mut outputs = std::iter::from_fn(|| self.shard.poll_output());
+        let ticket = outputs.find_map(|output| match output {
+            Output::Command(registry::message::Command::Resolve { ticket, .. }) => Some(ticket),
+            _ => None,
+        });
+        let end = self.partition.end().offset;
+        let bounds = Bounds { start: Offset::ZERO, end, at_timestamp: end };
+        let (ticket, result) = (ticket.expect("it asks where to start"), Ok(vec![bounds]));
+        self.shard.handle_event(Event::Resolved { ticket, result }, moment());
+        self.work();
+        self.write_all()
     }
 
     /// Writes all outboxes; returns what clients read.
@@ -346,6 +365,24 @@ fn a_client_whose_window_is_full_is_behind_and_catches_up() {
     let (reached, _) = only(&spans, client);
     assert_eq!(reached.parent, Parent::Here(delivered.span));
     assert!(spans.iter().all(|span| span.trace == origin().trace));
+}
+
+#[test]
+fn whoever_is_sent_the_frame_of_another_has_spans_of_its_own() {
+    let mut rig = Rig::new(16);
+    rig.follow("");
+    rig.append(Some(origin()));
+    rig.write_all();
+    assert_eq!(rig.spans().len(), 3);
+    for encoded in [true, false] {
+        assert!(rig.follow_from_earliest().contains("\"offset\":0"));
+        let spans = rig.spans();
+        assert_eq!(only(&spans, process).1.path, Path::CatchUp);
+        assert_eq!(only(&spans, deliver).1.path, Path::CatchUp);
+        let (_, told) = only(&spans, client);
+        assert_eq!((told.fate, told.encode > Duration::ZERO), (Fate::Written, encoded));
+        assert!(spans.iter().all(|span| span.trace == origin().trace));
+    }
 }
 
 #[test]
