@@ -24,7 +24,7 @@ settings! {
         pub exporter: Option<TraceExporter> = unset("otlp"),
         /// URL of the collector. With `"http/protobuf"`, `/v1/traces` is added where
         /// it has no path. Absent: port 4317 or 4318 of this machine, by protocol.
-        pub endpoint: Option<String> = unset("http://collector:4317"),
+        pub endpoint: Option<CollectorUrl> = unset("http://collector:4317"),
         /// `"grpc"` or `"http/protobuf"`.
         pub protocol: TraceProtocol = default("grpc"),
         /// Name of the service in traces.
@@ -50,6 +50,32 @@ settings! {
         /// How long the collector has to take what is sent. Meanwhile it is tried
         /// again; then it is dropped and counted.
         pub export_timeout: Duration = default("10s").within("100ms", "5m"),
+    }
+}
+
+/// Where a collector is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectorUrl(String);
+
+impl CollectorUrl {
+    /// Returns the URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for CollectorUrl {
+    const FORM: Form =
+        Form { text: "a URL, such as `\"http://collector:4317\"`", written: Written::Text };
+
+    fn read(raw: Raw) -> Result<Self, Refusal> {
+        let text = String::read(raw)?;
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        let is_url = rest.is_some_and(|rest| !rest.starts_with(['/', ':']) && !rest.is_empty());
+        // What else may be wrong with it is found when it is used. Such a URL may
+        // hold a password, so that it is not repeated.
+        let refusal = || Refusal(format!("is no URL of a collector; write {}", Self::FORM.text));
+        is_url.then_some(Self(text)).ok_or_else(refusal)
     }
 }
 
@@ -104,6 +130,17 @@ impl Setting for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_collector_has_a_url() {
+        let read = |text: &str| CollectorUrl::read(Raw::Text(text.to_owned()));
+        for url in ["http://c:4317", "https://c", "http://[::1]:4318/v1/traces"] {
+            assert_eq!(read(url).as_ref().map(CollectorUrl::as_str), Ok(url));
+        }
+        for odd in ["", "c:4317", "grpc://c:4317", "http://", "http://:4317", "http:///v1"] {
+            assert!(read(odd).is_err(), "{odd}");
+        }
+    }
 
     #[test]
     fn a_share_is_written_in_percent() {

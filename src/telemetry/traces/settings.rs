@@ -142,7 +142,8 @@ fn endpoint(config: &TracingConfig, protocol: TraceProtocol, get: Get<'_>) -> St
         return endpoint;
     }
     let base = get(ENDPOINTS[1]).map(|base| (base, Base::Variable));
-    let base = base.or_else(|| config.endpoint.clone().map(|base| (base, Base::File)));
+    let base = base
+        .or_else(|| config.endpoint.as_ref().map(|base| (base.as_str().to_owned(), Base::File)));
     match (base, protocol) {
         (None, TraceProtocol::Grpc) => "http://localhost:4317".to_owned(),
         (None, TraceProtocol::HttpProtobuf) => format!("http://localhost:4318{HTTP_PATH}"),
@@ -209,6 +210,9 @@ const QUEUE_SPANS_MAX: usize = 1_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::traces::config::CollectorUrl;
+    use crate::types::setting::Raw;
+    use crate::types::setting::Setting as _;
 
     fn config() -> TracingConfig {
         TracingConfig {
@@ -224,6 +228,10 @@ mod tests {
             export_interval: Duration::from_secs(1),
             export_timeout: Duration::from_secs(10),
         }
+    }
+
+    fn url(text: &str) -> Option<CollectorUrl> {
+        CollectorUrl::read(Raw::Text(text.to_owned())).ok()
     }
 
     fn resolve(
@@ -242,7 +250,7 @@ mod tests {
     fn nothing_is_traced_until_somebody_asks() {
         assert_eq!(resolve(&config(), &[]), Ok(None));
         assert_eq!(resolve(&config(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]), Ok(None));
-        let named = TracingConfig { endpoint: Some("http://c:4317".to_owned()), ..config() };
+        let named = TracingConfig { endpoint: url("http://c:4317"), ..config() };
         assert_eq!(on(&named, &[]).endpoint, "http://c:4317");
         assert_eq!(resolve(&named, &[("OTEL_SDK_DISABLED", "true")]), Ok(None));
         assert_eq!(resolve(&named, &[("OTEL_TRACES_EXPORTER", "none")]), Ok(None));
@@ -256,7 +264,7 @@ mod tests {
 
     #[test]
     fn variables_count_more_than_the_file() {
-        let file = TracingConfig { endpoint: Some("http://file:1".to_owned()), ..config() };
+        let file = TracingConfig { endpoint: url("http://file:1"), ..config() };
         let general = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://general:2/");
         let http = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
         let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://own:3/there");
