@@ -15,6 +15,7 @@ use crate::delivery::subscription::Reader;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Waits;
 use crate::delivery::tracing::CaughtUp;
+use crate::delivery::tracing::TracedRecord;
 use crate::delivery::tracing::origin_at;
 use crate::log::batch::Batch;
 use crate::log::partition::Cursor;
@@ -25,6 +26,7 @@ use crate::registry::message::Command;
 use crate::types::ids::Offset;
 use crate::types::limits::RECORDS_FRAME_BYTES;
 use crate::types::limits::RECORDS_FRAME_RECORDS_MAX;
+use crate::types::record::Record;
 use crate::types::sabotage::Defect;
 
 impl Shard {
@@ -176,11 +178,8 @@ impl Shard {
                     frame.push(&record);
                     continue;
                 }
-                let record_of = self.traced_record(feed.source, partition, &record, origin);
-                let started = self.traces.now();
-                frame.push(&record);
-                let encode = self.traces.now().saturating_duration_since(started);
-                caught_up.push(CaughtUp { record: record_of, started, encode });
+                let traced = self.traced_record(feed.source, partition, &record, origin);
+                caught_up.push(self.push_traced(frame, &record, traced));
             }
         }
         let moved = reader.cursor.offset < to;
@@ -199,15 +198,41 @@ impl Shard {
         self.counts.frames_encoded += 1;
         let frame = frame.finish(to);
         self.push(slot, &frame);
-        let traced = (!caught_up.is_empty()).then(|| Arc::from(caught_up.as_slice()));
-        if !caught_up.is_empty() {
-            let bytes = frame.bytes().len();
-            self.note_catch_up((slot, sub), caught_up, bytes, records);
-        }
+        let traced = self.note_caught_up((slot, sub), caught_up, frame.bytes().len(), records);
         if let Some(lane) = self.shared_lane(slot, sub, partition, reader.cursor) {
             self.shelf.keep(lane, Kept { from, to, records, frame, traced });
         }
         Step::Moved
+    }
+
+    /// Adds a traced record to a frame.
+    fn push_traced(
+        &self,
+        frame: &mut RecordsEncoder,
+        record: &Record<'_>,
+        traced: TracedRecord,
+    ) -> CaughtUp {
+        let started = self.traces.now();
+        frame.push(record);
+        let encode = self.traces.now().saturating_duration_since(started);
+        CaughtUp { record: traced, started, encode }
+    }
+
+    /// Notes the traced records of a frame, and returns them for whoever is sent
+    /// the frame after this client.
+    fn note_caught_up(
+        &mut self,
+        subscription: (usize, usize),
+        caught_up: Vec<CaughtUp>,
+        bytes: usize,
+        records: u32,
+    ) -> Option<Arc<[CaughtUp]>> {
+        if caught_up.is_empty() {
+            return None;
+        }
+        let kept = Arc::from(caught_up.as_slice());
+        self.note_catch_up(subscription, caught_up, bytes, records);
+        Some(kept)
     }
 
     fn wait_for_history(

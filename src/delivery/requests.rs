@@ -365,9 +365,7 @@ impl Shard {
         );
         self.subscriptions += 1;
         let reference = self.reference(slot, sub);
-        if let Some(command) = command {
-            self.traces.keep_command(reference, command);
-        }
+        self.traces.keep_command(reference, command);
         self.watch_start(reference, now);
         self.find_start(slot, sub, now);
         Ok(())

@@ -350,8 +350,10 @@ impl Traces {
     }
 
     /// Keeps a command whose answer comes later.
-    pub(in crate::delivery) fn keep_command(&mut self, of: SubRef, command: OpenCommand) {
-        self.commands.insert(of, command);
+    pub(in crate::delivery) fn keep_command(&mut self, of: SubRef, command: Option<OpenCommand>) {
+        if let Some(command) = command {
+            self.commands.insert(of, command);
+        }
     }
 
     /// Takes a command that was kept.
