@@ -30,7 +30,7 @@ enum Owner {
 
 /// The topics, one for each measurement; each has a channel of the same name, and
 /// one partition but for that of the storm.
-pub const TOPICS: [&str; 10] = [
+pub const TOPICS: [&str; 14] = [
     "fanout",
     "intake",
     "memory-shared",
@@ -41,6 +41,10 @@ pub const TOPICS: [&str; 10] = [
     "keys-progress",
     "latency",
     "storm",
+    "tracing-off",
+    "tracing-none",
+    "tracing-some",
+    "tracing-all",
 ];
 
 /// Partitions of the storm's topic.
@@ -109,11 +113,26 @@ impl Producer {
     ///
     /// When it can't be sent.
     pub fn send(&self, topic: &str, key: &str, value: &str) -> Result<()> {
+        self.send_with(topic, key, value, &[])
+    }
+
+    /// Hands a record with headers over.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be sent.
+    pub fn send_with(
+        &self,
+        topic: &str,
+        key: &str,
+        value: &str,
+        headers: &[(&str, &[u8])],
+    ) -> Result<()> {
         let record = NewRecord {
             partition: None,
             key: Some(key.as_bytes()),
             value: Some(value.as_bytes()),
-            headers: &[],
+            headers,
         };
         Ok(self.producer.send(&TopicName::new(topic), &record)?)
     }

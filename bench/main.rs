@@ -22,6 +22,7 @@ mod server;
 mod storm;
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod tracing;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -55,6 +56,7 @@ fn measure(plan: &Plan) -> Result<()> {
             Part::Keys => keys::measure(plan, &cluster)?,
             Part::Latency => latency::measure(plan, &cluster)?,
             Part::Storm => storm::measure(plan, &cluster)?,
+            Part::Tracing => tracing::measure(plan, &cluster)?,
         }
     }
     Ok(())

@@ -43,7 +43,7 @@ pub enum Role {
 pub struct Plan {
     /// What to measure.
     #[arg(long, env = "BENCH_PARTS", value_delimiter = ',',
-          default_values = ["fanout", "memory", "keys", "latency", "storm"])]
+          default_values = ["fanout", "memory", "keys", "latency", "storm", "tracing"])]
     pub parts: Vec<Part>,
     /// Where records come from.
     #[arg(long, env = "BENCH_KAFKA", default_value = "apache")]
@@ -117,6 +117,7 @@ pub enum Part {
     Keys,
     Latency,
     Storm,
+    Tracing,
 }
 
 /// Where records come from.

@@ -87,11 +87,12 @@ impl Server {
 pub fn run_embedded(file: &Path) -> Result<()> {
     let mut config = config::load(Some(file), std::env::vars())?;
     config.kafka.cluster = ClusterKind::Mock;
-    log::install(&config.log)?;
+    let tracing = serve::start_tracing(&config)?;
+    log::install(&config.log, &tracing)?;
     actix_web::rt::System::new().block_on(async {
         let (_end, ended) = mpsc::channel(1);
         let (ready, _addresses) = oneshot::channel();
-        serve::serve(config, ended, ready).await
+        serve::serve(config, tracing, ended, ready).await
     })
 }
 

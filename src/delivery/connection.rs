@@ -12,6 +12,7 @@ use crate::protocol::frame::Encoding;
 use crate::protocol::websocket::read::FrameReader;
 use crate::tenancy::principal::Principal;
 use crate::types::ids::ConnectionId;
+use crate::types::trace::Origin;
 
 /// How a connection begins.
 #[derive(Debug)]
@@ -20,6 +21,9 @@ pub struct Opening {
     /// Who the client is, where the handshake told; otherwise its first frame
     /// must.
     pub principal: Option<Arc<Principal>>,
+    /// The span of the handshake, where it is traced: what the client asks for
+    /// is then traced below it.
+    pub trace: Option<Origin>,
 }
 
 /// One connection of a shard.

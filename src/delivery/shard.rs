@@ -25,6 +25,7 @@ use crate::delivery::source::Source;
 use crate::delivery::subscription::ConnectionKey;
 use crate::delivery::subscription::Question;
 use crate::delivery::subscription::SubRef;
+use crate::delivery::traces::Traces;
 use crate::delivery::upkeep::Upkeep;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::encode::WireFrame;
@@ -71,6 +72,7 @@ pub struct Shard {
     /// Connections with something new to write; each stands here once.
     pub(in crate::delivery) dirty: Vec<u32>,
     pub(in crate::delivery) upkeep: Upkeep,
+    pub(in crate::delivery) traces: Traces,
     pub(in crate::delivery) counts: Counts,
     pub(in crate::delivery) subscriptions: usize,
     pub(in crate::delivery) behind: usize,
@@ -129,6 +131,7 @@ impl Shard {
             outputs: VecDeque::new(),
             dirty: Vec::new(),
             upkeep: Upkeep::default(),
+            traces: Traces::off(seed),
             counts: Counts::default(),
             subscriptions: 0,
             behind: 0,
@@ -168,7 +171,11 @@ impl Shard {
         if let Some(principal) = opening.principal {
             self.welcome(slot, principal);
         }
-        Some(self.connections[slot].key(slot))
+        let key = self.connections[slot].key(slot);
+        if let Some(origin) = opening.trace {
+            self.traces.follow(key, origin);
+        }
+        Some(key)
     }
 
     /// Takes bytes that the peer sent; they are unmasked where they stand.
@@ -181,6 +188,7 @@ impl Shard {
     /// Takes off what was written to the socket.
     pub fn handle_written(&mut self, connection: ConnectionKey, bytes: usize, now: Moment) {
         let Some(slot) = self.slot(connection) else { return };
+        self.note_written(connection, bytes, now.instant);
         let connection = &mut self.connections[slot];
         connection.outbox.sent(bytes);
         if bytes > 0 {
@@ -206,8 +214,7 @@ impl Shard {
         if !matches!(self.connections[slot].phase, Phase::Closing { .. }) {
             self.counts.close(CloseCode::Normal);
         }
-        self.end_subscriptions(slot);
-        self.connections.remove(slot);
+        self.remove(slot);
         if self.connections.is_empty() {
             self.dirty = Vec::new();
         }
@@ -347,6 +354,7 @@ impl Shard {
 
     fn remove(&mut self, slot: usize) {
         self.end_subscriptions(slot);
+        self.end_traces(self.connections[slot].key(slot));
         self.connections.remove(slot);
     }
 

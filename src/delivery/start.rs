@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Partition;
 use crate::delivery::source::Phase;
+use crate::delivery::span::Outcome;
 use crate::delivery::subscription::Behind;
 use crate::delivery::subscription::Question;
 use crate::delivery::subscription::Queued;
@@ -286,6 +287,7 @@ impl Shard {
             positions: places.map(|(p, s)| (PartitionId::from_index(p), s.position)).collect(),
         };
         self.send(slot, &frame);
+        self.end_subscribing(self.reference(slot, sub), Outcome::Done);
     }
 
     /// Tells what the start has lost; says whether the subscription goes on.

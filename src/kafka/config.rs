@@ -9,6 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use crate::kafka::error::KafkaError;
 use crate::types::limits::HISTORY_CHUNK_BYTES;
+use crate::types::trace::Sampler;
 
 /// How Kafka is reached.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct KafkaConfig {
     pub properties: BTreeMap<String, String>,
     /// Whether this is Kafka or librdkafka's mock of it.
     pub cluster: ClusterKind,
+    /// Which records are traced. Default: none.
+    pub sampler: Sampler,
 }
 
 impl fmt::Debug for KafkaConfig {
@@ -43,6 +46,7 @@ impl fmt::Debug for KafkaConfig {
             // Their values may be secrets.
             .field("properties", &self.properties.keys())
             .field("cluster", &self.cluster)
+            .field("sampler", &self.sampler)
             .finish()
     }
 }
@@ -133,6 +137,7 @@ impl KafkaConfig {
             history_readers: HISTORY_READERS,
             properties: BTreeMap::new(),
             cluster: ClusterKind::Kafka,
+            sampler: Sampler::Off,
         }
     }
 

@@ -1,9 +1,11 @@
 //! One partition that is followed live: from its queue to its log.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::kafka::classify;
 use crate::kafka::classify::Fate;
+use crate::kafka::classify::Rules;
 use crate::kafka::client::Client;
 use crate::kafka::inbox::Bell;
 use crate::kafka::inbox::Inbox;
@@ -17,7 +19,6 @@ use crate::log::batch::BatchBuilder;
 use crate::log::partition::Added;
 use crate::registry::directory::Directory;
 use crate::registry::message::ReadError;
-use crate::tenancy::rule::TenancyRule;
 
 /// How a turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,7 @@ enum Step {
 pub(in crate::kafka) struct Follower {
     assignment: Assignment,
     lane: usize,
-    rule: TenancyRule,
+    rules: Rules,
     // Dropped before the queue that it was taken from.
     fetched: Fetched,
     queue: PartitionQueue,
@@ -69,7 +70,7 @@ impl Follower {
         lane: usize,
         client: &Client,
         mut queue: PartitionQueue,
-        rule: TenancyRule,
+        rules: Rules,
         inbox: &Arc<Inbox>,
         status: &Arc<KafkaStatus>,
     ) -> Self {
@@ -83,7 +84,7 @@ impl Follower {
         bell.ring(inbox);
         Self {
             lane,
-            rule,
+            rules,
             fetched: Fetched::new(client),
             queue,
             bell,
@@ -125,7 +126,7 @@ impl Follower {
                 let step = match item {
                     Item::Record(message) if message.offset() < self.batch.to() => Step::Continue,
                     Item::Record(message) => {
-                        let fate = classify::add(&mut self.batch, &message, &self.rule);
+                        let fate = classify::add(&mut self.batch, &message, &self.rules);
                         self.records += 1;
                         self.unclassified += u64::from(fate == Fate::Unclassified);
                         Step::Continue
@@ -185,6 +186,7 @@ impl Follower {
         }
         let next = BatchBuilder::new(self.batch.to());
         let batch = std::mem::replace(&mut self.batch, next).finish();
+        let batch = batch.received(Instant::now());
         let (records, unclassified) = (self.records, self.unclassified);
         (self.records, self.unclassified) = (0, 0);
         let Assignment { source, partition, at, .. } = &self.assignment;

@@ -49,6 +49,7 @@ use crate::server::settings::ServerSettings;
 use crate::server::upgrade;
 use crate::server::worker::Worker;
 use crate::telemetry::events::ListenerFailed;
+use crate::telemetry::traces::queue::SpanQueue;
 use crate::tenancy::verify::Verify;
 use crate::types::ids::ShardId;
 
@@ -59,6 +60,8 @@ pub struct WorkerParts {
     pub verifier: Arc<dyn Verify>,
     /// Where wishes for the Kafka side go.
     pub commands: Sender<Command>,
+    /// Where spans go.
+    pub spans: SpanQueue,
     /// Makes the shard of a worker, on the worker's own thread.
     pub shard: Arc<dyn Fn(ShardId) -> Shard + Send + Sync>,
 }
@@ -114,6 +117,7 @@ impl Listener {
                     (parts.shard)(shard),
                     parts.commands.clone(),
                     Arc::clone(&parts.directory),
+                    parts.spans.clone(),
                 );
                 let drive = driver::drive(
                     Rc::clone(&worker),

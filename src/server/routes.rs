@@ -125,7 +125,7 @@ fn admit(
     let (mut response, _, _) =
         actix_ws::handle_with_protocols(request, payload, handshake.subprotocol.as_slice())
             .map_err(|_| Refusal::BadHandshake("the handshake is not one of RFC 6455"))?;
-    let opening = Opening { encoding: handshake.encoding, principal };
+    let opening = Opening { encoding: handshake.encoding, principal, trace: None };
     response.extensions_mut().insert(Takeover(opening));
     Ok(response)
 }

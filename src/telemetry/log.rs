@@ -3,26 +3,34 @@
 use std::io;
 
 use thiserror::Error;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::telemetry::config::LogConfig;
 use crate::telemetry::config::LogFormat;
 use crate::telemetry::config::LogLevel;
+use crate::telemetry::traces::handshake::HANDSHAKES;
+use crate::telemetry::traces::pipeline::Tracing;
 
 /// Somebody has set up logging before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("logging is set up already")]
 pub struct AlreadyLogging;
 
-/// Writes log lines to stderr from now on.
+/// Writes log lines to stderr from now on, with the names of the traces that they
+/// belong to where there are any.
 ///
 /// # Errors
 ///
 /// [`AlreadyLogging`] from the second call on.
-pub fn install(config: &LogConfig) -> Result<(), AlreadyLogging> {
-    install_to(config, io::stderr)
+pub fn install(config: &LogConfig, tracing: &Tracing) -> Result<(), AlreadyLogging> {
+    install_to(config, tracing, io::stderr)
 }
 
 /// Writes log lines to `writer` from now on.
@@ -30,18 +38,23 @@ pub fn install(config: &LogConfig) -> Result<(), AlreadyLogging> {
 /// # Errors
 ///
 /// [`AlreadyLogging`] from the second call on.
-pub fn install_to<W>(config: &LogConfig, writer: W) -> Result<(), AlreadyLogging>
+pub fn install_to<W>(config: &LogConfig, tracing: &Tracing, writer: W) -> Result<(), AlreadyLogging>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(directives(config.level)))
-        .with_writer(writer);
-    let installed = match config.format {
-        LogFormat::Text => lines.with_ansi(false).finish().try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match config.format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    installed.map_err(|_| AlreadyLogging)
+    // Each layer has a filter of its own: a filter of all would keep from traces
+    // what is not logged.
+    let handshakes = if tracing.queue().is_on() { "info" } else { "off" };
+    let filter = format!("{},{HANDSHAKES}={handshakes}", directives(config.level));
+    let lines = lines.with_filter(EnvFilter::new(filter));
+    let spans = Targets::new().with_target(HANDSHAKES, Level::INFO);
+    let spans = tracing.layer().map(|layer| layer.with_filter(spans));
+    registry().with(lines).with(spans).try_init().map_err(|_| AlreadyLogging)
 }
 
 /// Returns which lines are written: ours at the level asked for, those of

@@ -79,6 +79,9 @@ metrics! {
     Gauge HISTORY_LIMIT_BYTES = "brucke_history_limit_bytes": "Bytes of records read back that may be kept.";
     Gauge READY = "brucke_ready": "1 when this replica is ready, as /readyz has it.";
     Gauge TOPICS_FAILING = "brucke_topics_failing": "Topics that can't be read now; /readyz names them.";
+    Counter SPANS_EXPORTED = "brucke_spans_exported_total": "Spans of traces that the collector took.";
+    #[label = "reason"]
+    Counter SPANS_DROPPED = "brucke_spans_dropped_total": "Spans of traces that were lost: `queue_full` and `export_failed` by a collector that is slow or gone, `shard_full` by more traced records than a worker notes. Records are never lost for them.";
     #[label = "version"]
     Gauge BUILD_INFO = "brucke_build_info": "Always 1; says which version runs.";
 }

@@ -91,8 +91,8 @@ impl Stage {
             cluster,
             runtime,
         };
-        for topic in 0..PLANS.len() {
-            stage.make_topic(topic, PLANS[topic].partitions);
+        for (topic, plan) in PLANS.iter().enumerate() {
+            stage.make_topic(topic, plan.partitions);
         }
         stage.replicas = ways.into_iter().map(|way| Replica::start(&handle, way)).collect();
         stage.start_clients(clients);
