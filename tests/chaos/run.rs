@@ -222,3 +222,31 @@ const WARM_UP_MAX: Duration = Duration::from_secs(30);
 const WARM_UP: f64 = 3.0;
 /// After a fault, before its counts are read.
 const SETTLE: f64 = 1.5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(seed: u64) -> Vec<&'static str> {
+        let order = Order {
+            seed,
+            clients: 0,
+            length: Duration::ZERO,
+            faults: Vec::new(),
+            folder: PathBuf::new(),
+        };
+        let faults = order.schedule(&mut fastrand::Rng::with_seed(seed));
+        faults.iter().map(|fault| fault.name).collect()
+    }
+
+    #[test]
+    fn a_seed_is_a_schedule_of_all_faults() {
+        assert_eq!(schedule(1), schedule(1));
+        assert_ne!(schedule(1), schedule(2));
+        let sorted = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(sorted(schedule(1)), sorted(names()));
+    }
+}
