@@ -1,6 +1,8 @@
 //! One fault, or a mix of them, and the table of what came of it.
 
 use std::env;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
@@ -37,7 +39,16 @@ struct Row {
     deliveries: u64,
     gaps: u64,
     cuts: u64,
+    ended: Ended,
     faults: Vec<String>,
+}
+
+/// Whether a fault could be brought about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Done,
+    /// The cluster is in no state to go on with.
+    StageFailed,
 }
 
 impl Order {
@@ -108,7 +119,11 @@ pub fn play(order: &Order) {
         let row = perform(&mut stage, fault, &mut random);
         println!("{:>5.0} s  {}", started.elapsed().as_secs_f64(), row.line());
         faults.extend(row.faults.iter().cloned());
+        let ended = row.ended;
         rows.push(row);
+        if ended == Ended::StageFailed {
+            break;
+        }
     }
     let tally = std::sync::Arc::clone(&stage.tally);
     let logs: Vec<String> = stage.replicas.iter().map(|r| r.process.log()).collect();
@@ -138,7 +153,8 @@ pub fn play(order: &Order) {
 fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng) -> Row {
     let before = (stage.tally.snapshot(), stage.metrics());
     let from = stage.clock.now();
-    (fault.act)(stage, random);
+    // Whatever the stage could not do, what was seen until then is judged.
+    let acted = catch_unwind(AssertUnwindSafe(|| (fault.act)(stage, random)));
     let to = stage.clock.now();
     if fault.outage == Outage::Some {
         stage.excuse(from, to, fault.name);
@@ -150,6 +166,9 @@ fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng)
     stage.sleep(SETTLE);
     let after = (stage.tally.snapshot(), stage.metrics());
     let mut faults = fault.judge(&before, &after);
+    if acted.is_err() {
+        faults.push(format!("{}: the stage could not do it; it says why above", fault.name));
+    }
     faults.extend(stage.notes.drain(..).map(|note| format!("{}: {note}", fault.name)));
     if let Err(text) = &caught_up {
         faults.push(format!("{}: not caught up after {:?}: {text}", fault.name, fault.within));
@@ -164,6 +183,7 @@ fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng)
         deliveries: after.0.deliveries - before.0.deliveries,
         gaps: after.0.all_gaps() - before.0.all_gaps(),
         cuts: after.0.disconnects - before.0.disconnects,
+        ended: if acted.is_ok() { Ended::Done } else { Ended::StageFailed },
         faults,
     }
 }
