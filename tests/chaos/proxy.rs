@@ -239,3 +239,122 @@ async fn swallow(mut from: OwnedReadHalf, to: OwnedWriteHalf, mut buffer: Vec<u8
 const SOCKET_BYTES: usize = 64 << 10;
 /// How long a proxy tries to reach its target.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Returns a proxy before somebody who repeats what it hears.
+    fn echo() -> Proxy {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        listener.set_nonblocking(true).expect("a socket can be");
+        let target = unknown_target();
+        *target.lock().expect("no panic") = Some(listener.local_addr().expect("bound"));
+        tokio::spawn(async move {
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = stream.split();
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+        Proxy::start(&Handle::current(), target, Ipv4Addr::LOCALHOST)
+    }
+
+    async fn connect_to(proxy: &Proxy) -> TcpStream {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port)).await.expect("it listens")
+    }
+
+    /// What comes back of a word within a moment.
+    async fn say(stream: &mut TcpStream, word: &[u8]) -> Option<Vec<u8>> {
+        stream.write_all(word).await.ok()?;
+        let mut heard = vec![0; word.len()];
+        let hearing = tokio::time::timeout(MOMENT, stream.read_exact(&mut heard));
+        hearing.await.ok()?.ok()?;
+        Some(heard)
+    }
+
+    const MOMENT: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
+    async fn what_passes_comes_back() {
+        let proxy = echo();
+        let mut stream = connect_to(&proxy).await;
+        assert_eq!(say(&mut stream, b"one").await.as_deref(), Some(&b"one"[..]));
+    }
+
+    #[tokio::test]
+    async fn cut_and_reset_end_connections_and_only_cut_lets_none_begin() {
+        for (mode, begins) in [(Mode::Cut, false), (Mode::Reset, true)] {
+            let proxy = echo();
+            let mut old = connect_to(&proxy).await;
+            assert!(say(&mut old, b"one").await.is_some());
+            proxy.set(mode, Whose::All);
+            let mut rest = [0; 1];
+            let end = tokio::time::timeout(MOMENT, old.read(&mut rest)).await.expect("it ends");
+            assert!(end.is_err(), "a reset, not {end:?}");
+            let mut new = connect_to(&proxy).await;
+            assert_eq!(say(&mut new, b"two").await.is_some(), begins, "{mode:?}");
+            proxy.heal();
+            assert!(say(&mut connect_to(&proxy).await, b"three").await.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_half_open_connection_stays_dead_and_says_nothing() {
+        let proxy = echo();
+        let mut old = connect_to(&proxy).await;
+        assert!(say(&mut old, b"one").await.is_some());
+        proxy.set(Mode::HalfOpen, Whose::All);
+        assert_eq!(say(&mut old, b"two").await, None);
+        proxy.heal();
+        assert_eq!(say(&mut old, b"three").await, None);
+        let mut rest = [0; 1];
+        let silence = tokio::time::timeout(MOMENT, old.read(&mut rest)).await;
+        assert!(silence.is_err(), "neither an end nor a reset: {silence:?}");
+        assert!(say(&mut connect_to(&proxy).await, b"four").await.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_stalled_arrives_later_whole() {
+        let proxy = echo();
+        let mut stream = connect_to(&proxy).await;
+        assert!(say(&mut stream, b"one").await.is_some());
+        proxy.set(Mode::Stall, Whose::All);
+        assert_eq!(say(&mut stream, b"two").await, None);
+        proxy.heal();
+        let mut late = [0; 3];
+        stream.read_exact(&mut late).await.expect("it arrives");
+        assert_eq!(&late, b"two");
+    }
+
+    #[tokio::test]
+    async fn what_is_slow_takes_its_time() {
+        let proxy = echo();
+        let mut stream = connect_to(&proxy).await;
+        proxy.set(Mode::Slow(20_000), Whose::All);
+        let began = Instant::now();
+        stream.write_all(&[7; 10_000]).await.expect("it is taken");
+        let mut heard = vec![0; 10_000];
+        stream.read_exact(&mut heard).await.expect("it arrives");
+        assert!(began.elapsed() > Duration::from_millis(400), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn one_in_so_many_is_meant() {
+        let proxy = echo();
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let mut stream = connect_to(&proxy).await;
+            assert!(say(&mut stream, b"one").await.is_some());
+            streams.push(stream);
+        }
+        proxy.set(Mode::HalfOpen, Whose::OneIn(2));
+        for (number, stream) in streams.iter_mut().enumerate() {
+            assert_eq!(say(stream, b"two").await.is_some(), number % 2 == 1, "{number}");
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! One fault, or a mix of them, and the table of what came of it.
 
 use std::env;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
@@ -37,7 +39,16 @@ struct Row {
     deliveries: u64,
     gaps: u64,
     cuts: u64,
+    ended: Ended,
     faults: Vec<String>,
+}
+
+/// Whether a fault could be brought about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Done,
+    /// The cluster is in no state to go on with.
+    StageFailed,
 }
 
 impl Order {
@@ -108,7 +119,11 @@ pub fn play(order: &Order) {
         let row = perform(&mut stage, fault, &mut random);
         println!("{:>5.0} s  {}", started.elapsed().as_secs_f64(), row.line());
         faults.extend(row.faults.iter().cloned());
+        let ended = row.ended;
         rows.push(row);
+        if ended == Ended::StageFailed {
+            break;
+        }
     }
     let tally = std::sync::Arc::clone(&stage.tally);
     let logs: Vec<String> = stage.replicas.iter().map(|r| r.process.log()).collect();
@@ -138,7 +153,8 @@ pub fn play(order: &Order) {
 fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng) -> Row {
     let before = (stage.tally.snapshot(), stage.metrics());
     let from = stage.clock.now();
-    (fault.act)(stage, random);
+    // Whatever the stage could not do, what was seen until then is judged.
+    let acted = catch_unwind(AssertUnwindSafe(|| (fault.act)(stage, random)));
     let to = stage.clock.now();
     if fault.outage == Outage::Some {
         stage.excuse(from, to, fault.name);
@@ -150,6 +166,9 @@ fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng)
     stage.sleep(SETTLE);
     let after = (stage.tally.snapshot(), stage.metrics());
     let mut faults = fault.judge(&before, &after);
+    if acted.is_err() {
+        faults.push(format!("{}: the stage could not do it; it says why above", fault.name));
+    }
     faults.extend(stage.notes.drain(..).map(|note| format!("{}: {note}", fault.name)));
     if let Err(text) = &caught_up {
         faults.push(format!("{}: not caught up after {:?}: {text}", fault.name, fault.within));
@@ -164,6 +183,7 @@ fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng)
         deliveries: after.0.deliveries - before.0.deliveries,
         gaps: after.0.all_gaps() - before.0.all_gaps(),
         cuts: after.0.disconnects - before.0.disconnects,
+        ended: if acted.is_ok() { Ended::Done } else { Ended::StageFailed },
         faults,
     }
 }
@@ -222,3 +242,31 @@ const WARM_UP_MAX: Duration = Duration::from_secs(30);
 const WARM_UP: f64 = 3.0;
 /// After a fault, before its counts are read.
 const SETTLE: f64 = 1.5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(seed: u64) -> Vec<&'static str> {
+        let order = Order {
+            seed,
+            clients: 0,
+            length: Duration::ZERO,
+            faults: Vec::new(),
+            folder: PathBuf::new(),
+        };
+        let faults = order.schedule(&mut fastrand::Rng::with_seed(seed));
+        faults.iter().map(|fault| fault.name).collect()
+    }
+
+    #[test]
+    fn a_seed_is_a_schedule_of_all_faults() {
+        assert_eq!(schedule(1), schedule(1));
+        assert_ne!(schedule(1), schedule(2));
+        let sorted = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(sorted(schedule(1)), sorted(names()));
+    }
+}
