@@ -92,7 +92,8 @@ impl Script {
             claims: std::collections::BTreeMap::new(),
             expires_at: None,
         };
-        let opening = Opening { encoding: Encoding::Json, principal: Some(Arc::new(principal)) };
+        let principal = Some(Arc::new(principal));
+        let opening = Opening { encoding: Encoding::Json, principal, trace: None };
         let client = self.shard.handle_open(opening, self.now).expect("there is room");
         for (id, key) in keys.iter().enumerate() {
             let asked =
