@@ -78,9 +78,13 @@ else
 	SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --test sim -- --nocapture no_seed_breaks
 endif
 
+.PHONY: join
+join: ## Try 100,000 orders of the join of history, tail and live (SCHEDULES=100000).
+	JOIN_SCHEDULES=$${SCHEDULES:-100000} $(CARGO) test --locked --test sim -- --nocapture history_tail_and_live
+
 .PHONY: planted
 planted: ## Break the core on purpose, and see the simulation find each way.
-	$(CARGO) test --locked --features sabotage --test sim -- --nocapture each_planted_defect_is_found
+	$(CARGO) test --locked --features sabotage --test sim -- --nocapture each_planted_defect
 
 .PHONY: failover
 failover: ## Kill replicas while records flow, and print what clients got.

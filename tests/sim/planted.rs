@@ -6,6 +6,7 @@ use std::thread;
 
 use brucke::types::sabotage::Defect;
 
+use crate::join::join;
 use crate::seeds::attempt;
 
 #[test]
@@ -16,6 +17,21 @@ fn each_planted_defect_is_found() {
     let missed: Vec<Defect> = Defect::ALL.into_iter().filter(|defect| !is_found(*defect)).collect();
     drop(panic::take_hook());
     assert!(missed.is_empty(), "no seed below {SEEDS_MAX} finds {missed:?}");
+}
+
+#[test]
+fn each_planted_defect_of_the_join_is_found_by_orders() {
+    let of_the_join = [Defect::SkipAtJoin, Defect::ReadAfterHole, Defect::PassUnsent];
+    let missed = of_the_join.into_iter().filter(|defect| {
+        let defect = *defect;
+        let search = move || {
+            defect.plant();
+            shuttle::check_random(join, ORDERS_MAX);
+        };
+        thread::spawn(search).join().is_ok()
+    });
+    let missed: Vec<Defect> = missed.collect();
+    assert!(missed.is_empty(), "{ORDERS_MAX} orders do not find {missed:?}");
 }
 
 fn is_found(defect: Defect) -> bool {
@@ -37,3 +53,5 @@ fn is_found(defect: Defect) -> bool {
 
 /// Seeds that are tried; a run of the tests tries more than that without a defect.
 const SEEDS_MAX: u64 = 3_000;
+/// Orders of the join that are tried, as many as a run of the tests tries.
+const ORDERS_MAX: usize = 3_000;
