@@ -31,6 +31,8 @@ OWN_SECTIONS = {"admin"}
 SECRET = {"kafka.password", "kafka.key_password", "auth.issuers.secret"}
 # What a text may be, where it may not be anything; the page says it in words.
 CHOICES = {
+    "tracing.exporter": ["otlp", "none"],
+    "tracing.protocol": ["grpc", "http/protobuf"],
     "kafka.security": ["plaintext", "tls", "sasl_plaintext", "sasl_tls"],
     "kafka.sasl_mechanism": ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
     "auth.mode": ["tokens", "none"],
