@@ -98,6 +98,12 @@ chaos: ## Break everything in turn and judge what clients got (MINUTES=20 SEED=1
 	CHAOS_CLIENTS=$${CHAOS_CLIENTS:-160} \
 		$(CARGO) test --locked --test chaos -- --nocapture what_breaks
 
+.PHONY: rolling
+rolling: ## Replace replicas behind HAProxy and nginx while records flow, and print what clients saw.
+	ROLLING_CLIENTS=$${ROLLING_CLIENTS:-2000} ROLLING_RECORDS=$${ROLLING_RECORDS:-60000} \
+	ROLLING_SECONDS=$${ROLLING_SECONDS:-90} ROLLING_WINDOW=$${ROLLING_WINDOW:-20} \
+		$(CARGO) test --locked --test failover -- --nocapture --test-threads=1 rolling
+
 .PHONY: bench
 bench: ## Measure what it costs beside a bare writer, on Apache Kafka.
 	$(CARGO) bench --locked --bench bench

@@ -118,22 +118,27 @@ impl History {
 }
 
 fn wish(wanted: &Wanted, urls: Vec<String>) -> Wish {
-    let filter = match &wanted.filter {
-        Filter::All => KeyFilter::All,
-        Filter::Keys(keys) => KeyFilter::keys(keys.iter().cloned().map(Bytes::from)),
-        Filter::Prefix(prefix) => KeyFilter::Prefix(Bytes::from(prefix.clone())),
-    };
     Wish {
         urls,
         credentials: Credentials::Fixed(Token::new(mint(TENANTS[wanted.tenant]))),
         channel: ChannelName::new(CHANNELS[wanted.topic].0),
-        filter,
+        filter: filter(wanted),
         from: StartAt::Earliest,
         on_gap: OnGap::Continue,
     }
 }
 
-fn seen(partition: PartitionId, record: &OwnedRecord) -> Seen {
+/// Returns the filter as the protocol has it.
+pub fn filter(wanted: &Wanted) -> KeyFilter {
+    match &wanted.filter {
+        Filter::All => KeyFilter::All,
+        Filter::Keys(keys) => KeyFilter::keys(keys.iter().cloned().map(Bytes::from)),
+        Filter::Prefix(prefix) => KeyFilter::Prefix(Bytes::from(prefix.clone())),
+    }
+}
+
+/// Returns what an application saw of a record.
+pub fn seen(partition: PartitionId, record: &OwnedRecord) -> Seen {
     Seen {
         partition: partition.as_u32(),
         offset: record.offset.as_u64(),
@@ -142,7 +147,8 @@ fn seen(partition: PartitionId, record: &OwnedRecord) -> Seen {
     }
 }
 
-fn has_reached(place: &Place, ends: &[u64]) -> bool {
+/// Says whether a place is at these ends, or beyond.
+pub fn has_reached(place: &Place, ends: &[u64]) -> bool {
     ends.iter().enumerate().all(|(partition, end)| {
         let position = place.positions.get(&PartitionId::from_index(partition));
         position.map_or(0, |position| position.as_u64()) >= *end

@@ -1,12 +1,17 @@
 //! Replicas are killed while records flow, and no client loses, repeats or
 //! swaps one, or sees another tenant's.
 //!
+//! `rolling` replaces them in order, behind the proxies that users have.
+//!
 //! The short run is a test like any other. `make failover` runs the long one
 //! and prints its table.
 #![allow(unreachable_pub)]
 
 mod checker;
 mod client;
+mod mover;
+mod proxy;
+mod rolling;
 mod scenario;
 #[path = "../support/mod.rs"]
 mod support;
@@ -45,7 +50,8 @@ fn replicas_die_while_records_flow_and_every_client_gets_all_once_and_in_order()
         let partitions = i32::try_from(PARTITIONS).expect("few");
         cluster.admin().create_topic(topic, partitions, &[]);
     }
-    let mut replicas = start_replicas(&cluster.bootstrap_servers(), &topics);
+    let server = "progress_interval = \"500ms\"";
+    let mut replicas = start_replicas(REPLICAS, &cluster.bootstrap_servers(), server, &topics);
     let urls: Vec<String> = replicas.iter().map(Brucke::url).collect();
     let started = Instant::now();
 
@@ -85,15 +91,19 @@ fn replicas_die_while_records_flow_and_every_client_gets_all_once_and_in_order()
     assert!(report.findings.delivered > 0, "nobody got anything");
 }
 
-fn start_replicas(kafka_servers: &str, topics: &[String; CHANNELS.len()]) -> Vec<Brucke> {
+fn start_replicas(
+    count: usize,
+    kafka_servers: &str,
+    server: &str,
+    topics: &[String; CHANNELS.len()],
+) -> Vec<Brucke> {
     let channels = CHANNELS.iter().zip(topics).fold(String::new(), |mut text, (channel, topic)| {
         let (name, tenant) = channel;
         writeln!(text, "[[channels]]\nname = \"{name}\"\ntopic = \"{topic}\"\ntenant = {tenant}")
             .expect("a string grows");
         text
     });
-    let server = "progress_interval = \"500ms\"";
-    (0..REPLICAS).map(|_| Brucke::start(kafka_servers, server, &channels)).collect()
+    (0..count).map(|_| Brucke::start(kafka_servers, server, &channels)).collect()
 }
 
 /// Lets half of the clients in at once and the others while records flow, so
