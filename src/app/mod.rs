@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config_command;
 pub mod demo;
 pub mod health;
+mod scrape;
 pub mod serve;
 pub mod tail;
 pub mod token_command;

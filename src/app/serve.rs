@@ -42,6 +42,7 @@ use crate::log::budget::Budget;
 use crate::registry::directory::Directory;
 use crate::registry::intake::Intake;
 use crate::registry::intake::IntakeSettings;
+use crate::registry::labels::Labels;
 use crate::registry::message::Command;
 use crate::server::listener::Drained;
 use crate::server::listener::Listener;
@@ -156,7 +157,7 @@ struct Parts {
 
 impl Parts {
     fn start(config: Config) -> anyhow::Result<Self> {
-        let Config { server, admin, kafka, intake, auth, channels, log: _ } = config;
+        let Config { server, admin, kafka, intake, auth, channels, metrics, log: _ } = config;
         let recorder = Recorder::of_process();
         let channels = Arc::new(channels);
         let verifier = Verifier::new(auth, channels.claims());
@@ -164,7 +165,10 @@ impl Parts {
         let workers = server_settings.workers;
         let verifier = Arc::new(verifier);
         let topics: BTreeSet<_> = channels.topics().cloned().collect();
-        let directory = Arc::new(Directory::new(workers.get()));
+        let directory = Arc::new(Directory::new(workers.get()).with_labels(
+            Labels::new(metrics.tenants_max as usize),
+            Labels::new(metrics.channels_max as usize),
+        ));
         let budget = Budget::new(intake.tail_bytes_max, intake.history_bytes_max);
         let intake_settings = IntakeSettings {
             refresh_interval: intake.refresh_interval,
@@ -183,6 +187,8 @@ impl Parts {
             budget,
             recorder,
             topics,
+            commands: command_sender.clone(),
+            partitions_max: metrics.partitions_max as usize,
             pulses: OnceLock::new(),
             phase: Mutex::new(Phase::Starting),
         });

@@ -331,7 +331,7 @@ impl Reader for SectionReader<'_> {
 }
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 6] = ["server", "admin", "kafka", "auth", "channels", "log"];
+const SECTIONS: [&str; 7] = ["server", "admin", "kafka", "auth", "channels", "log", "metrics"];
 
 fn read_file(path: &Path) -> Result<Vec<Entry>, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| {

@@ -18,6 +18,7 @@ use crate::kafka::config::KafkaConfig;
 use crate::server::config::ServerConfig;
 use crate::server::token::AuthConfig;
 use crate::telemetry::config::LogConfig;
+use crate::telemetry::config::MetricsConfig;
 use crate::tenancy::channel::Channels;
 
 pub mod auth;
@@ -41,6 +42,7 @@ pub struct Config {
     pub auth: AuthConfig,
     pub channels: Channels,
     pub log: LogConfig,
+    pub metrics: MetricsConfig,
 }
 
 /// How much of Kafka is kept in memory, and for how long.
@@ -98,6 +100,10 @@ fn compose(loader: &mut Loader) -> Option<Config> {
     let log = section.read::<LogConfig>();
     section.finish();
 
+    let mut section = loader.section("metrics");
+    let metrics = section.read::<MetricsConfig>();
+    section.finish();
+
     let (server, admin) = (server?, admin?);
     if server.listen == admin.listen && server.listen.port() != 0 {
         loader.refuse("admin.listen", "is the same as `server.listen`; choose another port");
@@ -118,6 +124,7 @@ fn compose(loader: &mut Loader) -> Option<Config> {
         auth: auth?,
         channels: channels?,
         log: log?,
+        metrics: metrics?,
     })
 }
 

@@ -120,6 +120,7 @@ impl Shard {
         let Some((slot, sub)) = self.find(subscription) else { return };
         let Some(behind) = self.behind_mut(slot, sub) else { return };
         behind.queued = Queued::No;
+        self.turn = Some(now);
         if self.must_begin_anew(slot, sub) {
             return;
         }
@@ -291,6 +292,7 @@ impl Shard {
         let announced = std::mem::replace(&mut subscription.announced, Announced::Live);
         self.behind -= 1;
         self.counts.became_live += 1;
+        self.tally(slot, feed_slot, |tally| tally.behind -= 1);
         if announced == Announced::NotYet {
             let number = self.feeds.at(feed_slot).number;
             self.send(slot, &ServerFrame::Live { sub: number });

@@ -2,6 +2,7 @@
 //! shared by all who follow it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::delivery::behind::told_before;
 use crate::delivery::connection::Mark;
@@ -106,11 +107,13 @@ impl Shard {
             turn: 0,
             queued: Queued::No,
             told_at: now.instant,
+            since: now.instant,
         }));
         if subscription.announced == Announced::Live {
             self.counts.fell_behind += 1;
         }
         self.behind += 1;
+        self.tally(slot, feed, |tally| tally.behind += 1);
         self.unfollow_feed(feed, lane(encoding), follower);
     }
 
@@ -192,6 +195,10 @@ impl Shard {
         let mut newest = None;
         for batch in batches {
             let first = batch.index_at(from);
+            if let Some(received_at) = batch.received_at() {
+                let took = now.instant.saturating_duration_since(received_at);
+                self.counts.dispatched.add(took, 1);
+            }
             self.counts.records_matched += (batch.len() - first) as u64;
             for index in first..batch.len() {
                 let record = batch.record(index);
@@ -263,7 +270,8 @@ impl Shard {
             let followers = self.feeds.at(slot).followers[lane].len();
             if let Some(newest) = newest {
                 let millis = now.wall.as_millis().saturating_sub(newest.as_millis()).max(0);
-                self.counts.latency(millis.cast_unsigned(), followers as u32);
+                let took = Duration::from_millis(millis.cast_unsigned());
+                self.counts.delivered.add(took, followers as u64);
             }
             let load = Load::Records { partition: PartitionId::from_index(partition), to, records };
             self.share(slot, lane, &frame, load, now);
@@ -297,9 +305,19 @@ impl Shard {
                     fallen.push((at, usize::from(follower.subscription)));
                     continue;
                 }
-                window.sent(partition, to, records);
+                window.sent(partition, to, records, now.instant);
             }
             connection.outbox.push(frame);
+            if let Load::Records { records, .. } = load {
+                if unsent == 0 {
+                    connection.pulse.unsent_since = Some(now.instant);
+                }
+                if let Some(tenant) = connection.tenant {
+                    let tally = self.tenants.at(tenant);
+                    tally.deliveries += u64::from(records);
+                    tally.bytes += bytes as u64;
+                }
+            }
             if connection.mark == Mark::Clean {
                 connection.mark = Mark::Dirty;
                 self.dirty.push(follower.connection);
@@ -310,6 +328,9 @@ impl Shard {
         self.counts.bytes += pushed * bytes as u64;
         if let Load::Records { records, .. } = load {
             self.counts.deliveries += pushed * u64::from(records);
+            let tally = self.channel_tallies.at(self.feeds.at(slot).tally);
+            tally.deliveries += pushed * u64::from(records);
+            tally.bytes += pushed * bytes as u64;
         }
         for subscription in fallen {
             self.fall_behind(subscription, now);

@@ -32,4 +32,5 @@ mod shelf;
 pub mod source;
 pub mod start;
 pub mod subscription;
+pub mod tally;
 pub mod upkeep;

@@ -18,6 +18,7 @@ use crate::log::batch::Batch;
 use crate::log::partition::Cursor;
 use crate::log::partition::Read;
 use crate::protocol::encode::RecordsEncoder;
+use crate::protocol::encode::WireFrame;
 use crate::protocol::frame::GapReason;
 use crate::registry::message::Command;
 use crate::types::ids::Offset;
@@ -99,9 +100,20 @@ impl Shard {
         reader.cursor.offset = kept.to;
         reader.told = kept.to;
         self.set_reader(slot, sub, partition, reader);
-        self.counts.deliveries += u64::from(kept.records);
-        self.push(slot, &kept.frame);
+        self.push_records(slot, sub, &kept.frame, kept.records);
         Step::Moved
+    }
+
+    /// Puts a frame of so many records into the outbox, and counts it.
+    fn push_records(&mut self, slot: usize, sub: usize, frame: &WireFrame, records: u32) {
+        self.counts.deliveries += u64::from(records);
+        let bytes = frame.bytes().len() as u64;
+        let feed = self.subscription(slot, sub).feed;
+        self.tally(slot, feed, |tally| {
+            tally.deliveries += u64::from(records);
+            tally.bytes += bytes;
+        });
+        self.push(slot, frame);
     }
 
     /// Sends the records that match, as many as one frame, the outbox and the
@@ -116,6 +128,7 @@ impl Shard {
         limit: Offset,
         room: usize,
     ) -> Step {
+        let turn = self.turn.expect("whoever reads on has its turn");
         let encoding = self.connections[slot].encoding;
         let subscription = self.subscription(slot, sub);
         let feed = self.feeds.at(subscription.feed);
@@ -169,12 +182,11 @@ impl Shard {
         self.set_reader(slot, sub, partition, reader);
         let records = u32::try_from(frame.records()).expect("bounded by the frame's limit");
         if let Some(window) = &mut self.subscription_mut(slot, sub).window {
-            window.sent(id, to, records);
+            window.sent(id, to, records, turn.instant);
         }
-        self.counts.deliveries += u64::from(records);
         self.counts.frames_encoded += 1;
         let frame = frame.finish(to);
-        self.push(slot, &frame);
+        self.push_records(slot, sub, &frame, records);
         if let Some(lane) = self.shared_lane(slot, sub, partition, reader.cursor) {
             self.shelf.keep(lane, Kept { from, to, records, frame });
         }

@@ -36,6 +36,7 @@ use crate::tenancy::channel::Denied;
 use crate::tenancy::principal::Principal;
 use crate::types::ids::RequestId;
 use crate::types::ids::SubId;
+use crate::types::latency::Latencies;
 use crate::types::limits::CLIENT_FRAME_BYTES_MAX;
 use crate::types::moment::Moment;
 use crate::types::positions::Positions;
@@ -95,6 +96,9 @@ impl Shard {
             heartbeat: self.settings.heartbeat_interval,
             expires_at: principal.expires_at,
         };
+        let tenant = self.tenants.slot(principal.tenant.as_str(), self.directory.tenant_labels());
+        connection.tenant = Some(tenant);
+        self.tenants.at(tenant).connections += 1;
         connection.phase = Phase::Open(Box::new(Open { principal, warned: Warned::No }));
         self.send(slot, &frame);
     }
@@ -130,6 +134,11 @@ impl Shard {
         let lane = lane(connection.encoding);
         let Some(subscription) = connection.subscriptions[sub].take() else { return };
         self.subscriptions -= 1;
+        let was_behind = matches!(subscription.state, State::Behind(_));
+        self.tally(slot, subscription.feed, |tally| {
+            tally.subscriptions -= 1;
+            tally.behind -= usize::from(was_behind);
+        });
         match subscription.state {
             State::Live { follower } => self.unfollow_feed(subscription.feed, lane, follower),
             State::Behind(_) => self.behind -= 1,
@@ -224,7 +233,7 @@ impl Shard {
             }
             (ClientFrame::Unsubscribe { id, sub }, Some(_)) => self.unsubscribe(slot, id, sub),
             (ClientFrame::Ack { sub, positions }, Some(_)) => {
-                self.acknowledge(slot, sub, &positions);
+                self.acknowledge(slot, sub, &positions, now);
             }
         }
     }
@@ -319,7 +328,9 @@ impl Shard {
             return Err((ErrorCode::AlreadySubscribed, message.to_owned()));
         }
         let source = self.follow(source);
-        let (feed, entered) = self.feeds.enter(key, source);
+        let labels = self.directory.channel_labels();
+        let tally = self.channel_tallies.slot(key.channel.as_str(), labels);
+        let (feed, entered) = self.feeds.enter(key, source, tally);
         if entered == Entered::New {
             let key = &self.feeds.at(feed).key;
             let source = &mut self.sources[source];
@@ -340,6 +351,7 @@ impl Shard {
             },
         );
         self.subscriptions += 1;
+        self.tally(slot, feed, |tally| tally.subscriptions += 1);
         let reference = self.reference(slot, sub);
         self.watch_start(reference, now);
         self.find_start(slot, sub, now);
@@ -383,13 +395,17 @@ impl Shard {
         self.send(slot, &ServerFrame::Unsubscribed { id, sub: number });
     }
 
-    fn acknowledge(&mut self, slot: usize, number: SubId, positions: &Positions) {
+    fn acknowledge(&mut self, slot: usize, number: SubId, positions: &Positions, now: Moment) {
         let Some(sub) = self.sub_of(slot, number) else {
             // It may have ended while the acknowledgement was on its way.
             return;
         };
         if let Some(window) = &mut self.subscription_mut(slot, sub).window {
-            window.acknowledge(positions);
+            let mut took = Latencies::default();
+            window.acknowledge(positions, |sent_at| {
+                took.add(now.instant.saturating_duration_since(sent_at), 1);
+            });
+            self.counts.acknowledged.merge(&took);
             self.queue(slot, sub);
         }
     }

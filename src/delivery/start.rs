@@ -260,9 +260,12 @@ impl Shard {
             turn: 0,
             queued: Queued::No,
             told_at: now.instant,
+            since: now.instant,
         };
         self.subscription_mut(slot, sub).state = State::Behind(Box::new(behind));
         self.behind += 1;
+        let feed = self.subscription(slot, sub).feed;
+        self.tally(slot, feed, |tally| tally.behind += 1);
         self.announce(slot, sub, &plan);
         if self.tell_lost(slot, sub, &plan, topic_id) {
             self.queue(slot, sub);

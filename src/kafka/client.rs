@@ -18,6 +18,7 @@ use tracing::info;
 use tracing::warn;
 
 use crate::kafka::error::KafkaError;
+use crate::kafka::statistics::Statistics;
 use crate::kafka::status::KafkaStatus;
 
 /// A client of a cluster. Cloning shares it.
@@ -70,6 +71,13 @@ impl ClientContext for Context {
         }
     }
 
+    fn stats_raw(&self, said: &[u8]) {
+        match Statistics::parse(said) {
+            Some((client, said)) => self.status.note_statistics(client, said),
+            None => debug!("statistics of a kafka client can't be read"),
+        }
+    }
+
     fn error(&self, error: ClientError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => self.status.brokers_lost(),
@@ -81,8 +89,26 @@ impl ClientContext for Context {
             ) => return,
             _ => self.status.note_complaint(reason),
         }
+        self.status.count_client_error(kind_of(&error));
         debug!(%error, reason, "kafka client");
     }
 }
 
 impl ConsumerContext for Context {}
+
+/// Returns the kind of an error, as metrics name it.
+fn kind_of(error: &ClientError) -> &'static str {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AllBrokersDown) => "all_brokers_down",
+        Some(RDKafkaErrorCode::BrokerTransportFailure) => "transport",
+        Some(RDKafkaErrorCode::Resolve) => "resolve",
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+            "authentication"
+        }
+        Some(RDKafkaErrorCode::SSL) => "tls",
+        Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut) => {
+            "timed_out"
+        }
+        _ => "other",
+    }
+}

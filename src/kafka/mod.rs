@@ -20,6 +20,7 @@ pub mod control;
 pub mod embedded;
 pub mod error;
 pub mod producer;
+pub mod statistics;
 pub mod status;
 
 mod admin;

@@ -1,5 +1,7 @@
 //! An immutable run of records that covers a range of offsets.
 
+use std::time::Instant;
+
 use crate::types::ids::Offset;
 use crate::types::ids::Timestamp;
 use crate::types::record::Headers;
@@ -14,6 +16,7 @@ use crate::types::record::Value;
 pub struct Batch {
     from: Offset,
     to: Offset,
+    received_at: Option<Instant>,
     entries: Box<[Entry]>,
     data: Box<[u8]>,
 }
@@ -27,6 +30,23 @@ impl Batch {
     /// Returns the first offset no longer covered.
     pub fn to(&self) -> Offset {
         self.to
+    }
+
+    /// Notes when the records came.
+    #[must_use]
+    pub fn received(mut self, at: Instant) -> Self {
+        self.received_at = Some(at);
+        self
+    }
+
+    /// Returns when the records came; `None` where nobody noted it.
+    pub fn received_at(&self) -> Option<Instant> {
+        self.received_at
+    }
+
+    /// Returns when the last record was stamped.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.entries.last().map(|entry| entry.timestamp)
     }
 
     /// Returns how many records there are.
@@ -161,6 +181,7 @@ impl BatchBuilder {
         Batch {
             from: self.from,
             to: self.to,
+            received_at: None,
             entries: self.entries.into_boxed_slice(),
             data: self.data.into_boxed_slice(),
         }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use tokio::select;
 use tokio::sync::mpsc;
@@ -37,8 +38,13 @@ pub(in crate::server) async fn drive(
     let wake = Arc::clone(worker.wake());
     worker.mailbox().set_waker(move || wake.notify_one());
     let mut said = Said::Nothing;
+    // When the loop should have come round: between busy turns at once, else when
+    // it was armed to wake.
+    let mut due = Instant::now();
     loop {
         pulses.beat(shard);
+        let begun = Instant::now();
+        worker.note_late(begun.saturating_duration_since(due));
         worker.handle_mail();
         worker.handle_deadline();
         worker.publish();
@@ -47,11 +53,15 @@ pub(in crate::server) async fn drive(
             // The channel has a place for each shard.
             let _ = drained.try_send(shard);
         }
-        if worker.turn() == Turn::Busy {
+        let turn = worker.turn();
+        due = Instant::now();
+        worker.note_late(due.saturating_duration_since(begun));
+        if turn == Turn::Busy {
             yield_now().await;
             continue;
         }
         let deadline = worker.arm();
+        due = due.max(deadline);
         select! {
             () = worker.wake().notified() => {}
             () = sleep_until(deadline.into()) => {}

@@ -43,12 +43,16 @@ use crate::registry::message::Command;
 use crate::server::driver;
 use crate::server::driver::Order;
 use crate::server::pulse::Pulses;
+use crate::server::refusal::Refusal;
 use crate::server::routes;
 use crate::server::routes::Gate;
 use crate::server::settings::ServerSettings;
+use crate::server::token::TokenError;
 use crate::server::upgrade;
 use crate::server::worker::Worker;
 use crate::telemetry::events::ListenerFailed;
+use crate::telemetry::metric;
+use crate::telemetry::recorder;
 use crate::tenancy::verify::Verify;
 use crate::types::ids::ShardId;
 
@@ -96,6 +100,9 @@ impl Listener {
     ///
     /// When the address can't be bound or a worker can't be started.
     pub fn start(settings: &ServerSettings, parts: &WorkerParts) -> io::Result<Self> {
+        recorder::begin(metric::HANDSHAKE_REFUSALS, "reason", Refusal::reasons());
+        let reasons = TokenError::ALL.map(TokenError::reason);
+        recorder::begin(metric::TOKEN_REFUSALS, "reason", reasons);
         let workers = settings.workers.get();
         let socket = bind(settings.address)?;
         let address = socket.local_addr()?;

@@ -102,6 +102,20 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// Every error.
+    pub const ALL: [Self; 10] = [
+        Self::Malformed,
+        Self::UnknownIssuer,
+        Self::UnknownKey,
+        Self::WrongAlgorithm,
+        Self::BadSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::WrongAudience,
+        Self::BadClaim,
+        Self::BadTenant,
+    ];
+
     /// Returns the name in metrics and logs.
     pub const fn reason(self) -> &'static str {
         match self {

@@ -90,7 +90,7 @@ impl Worker {
             armed: Cell::new(None),
             lingering: Rc::default(),
             mode: Cell::new(Mode::Serving),
-            publisher: RefCell::default(),
+            publisher: RefCell::new(Publisher::new(id)),
         })
     }
 
@@ -187,7 +187,9 @@ impl Worker {
 
     /// Takes what other threads left for the shard.
     pub(in crate::server) fn handle_mail(&self) {
-        for (index, event) in self.mailbox().take().into_iter().enumerate() {
+        let mail = self.mailbox().take();
+        self.publisher.borrow_mut().mail(mail.len());
+        for (index, event) in mail.into_iter().enumerate() {
             self.shard.borrow_mut().handle_event(event, now());
             // What several partitions bring leaves in one write, but not so much
             // that unsent bytes add up.
@@ -238,6 +240,11 @@ impl Worker {
         if publisher.is_due(Instant::now()) {
             publisher.publish(self.shard.borrow_mut().take_counts());
         }
+    }
+
+    /// Notes for how long the driver did not run when it was due.
+    pub(in crate::server) fn note_late(&self, late: Duration) {
+        self.publisher.borrow_mut().late(late);
     }
 
     /// Returns when the driver must run again, and remembers it: whoever brings

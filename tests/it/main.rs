@@ -9,6 +9,7 @@ mod kafka_fetch_errors;
 mod kafka_harness;
 mod kafka_mock;
 mod kafka_reads;
+mod prometheus;
 mod server_admin;
 mod server_delivery;
 mod server_handshake;
