@@ -28,13 +28,18 @@ use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 use tokio::time::sleep;
 
+use crate::admin::access::Access;
+use crate::admin::config::AdminConfig;
 use crate::admin::health::Health;
 use crate::admin::listener::AdminListener;
 use crate::app::config_command;
+use crate::app::explain::Sources;
 use crate::app::health::Phase;
 use crate::app::health::ReplicaHealth;
+use crate::app::operator::Desk;
 use crate::config;
 use crate::config::Config;
+use crate::config::values::Secret;
 use crate::delivery::shard::Shard;
 use crate::kafka::control;
 use crate::kafka::control::KafkaHandle;
@@ -57,6 +62,7 @@ use crate::telemetry::events::Panicked;
 use crate::telemetry::events::Serving;
 use crate::telemetry::log;
 use crate::telemetry::recorder::Recorder;
+use crate::tenancy::verify::Verify;
 use crate::types::ids::ShardId;
 
 /// Where a running server is reached.
@@ -157,7 +163,8 @@ struct Parts {
 
 impl Parts {
     fn start(config: Config) -> anyhow::Result<Self> {
-        let Config { server, admin, kafka, intake, auth, channels, metrics, log: _ } = config;
+        let Config { server, admin, admin_token, kafka, intake, auth, channels, metrics, log: _ } =
+            config;
         let recorder = Recorder::of_process();
         let channels = Arc::new(channels);
         let verifier = Verifier::new(auth, channels.claims());
@@ -179,6 +186,7 @@ impl Parts {
         };
         let intake = Intake::new(intake_settings, Arc::clone(&directory), Arc::clone(&budget));
         let (command_sender, commands) = crossbeam_channel::bounded::<Command>(COMMANDS_MAX);
+        let sources = Sources { channels: Arc::clone(&channels), kafka: kafka.clone() };
         let kafka = control::start(&kafka, intake, Arc::clone(&directory), commands)
             .context("the Kafka side can't be started")?;
         let health = Arc::new(ReplicaHealth {
@@ -202,18 +210,34 @@ impl Parts {
                 Shard::new(id, settings.clone(), directory, channels, verifier.clone(), seed)
             }
         };
-        let worker_parts =
-            WorkerParts { directory, verifier, commands: command_sender, shard: Arc::new(shard) };
+        let worker_parts = WorkerParts {
+            directory,
+            verifier: Arc::clone(&verifier) as Arc<dyn Verify>,
+            commands: command_sender,
+            shard: Arc::new(shard),
+        };
         let clients = Listener::start(&server_settings, &worker_parts).with_context(|| {
             format!("can't listen for clients at {} (`server.listen`)", server.listen)
         })?;
         // Set here and nowhere else.
         let _ = health.pulses.set(clients.pulses().clone());
         let asked: Arc<dyn Health> = Arc::clone(&health) as Arc<dyn Health>;
-        let admin = AdminListener::start(admin.listen, asked).with_context(|| {
+        let (workers, health_of) = (clients.inquiries().clone(), Arc::clone(&health));
+        let desk = Arc::new(Desk::new(workers, health_of, verifier, sources));
+        let access = access(&admin, admin_token);
+        let admin = AdminListener::start(admin.listen, asked, desk, access).with_context(|| {
             format!("can't listen for operators at {} (`admin.listen`)", admin.listen)
         })?;
         Ok(Self { kafka, health, clients, admin })
+    }
+}
+
+/// Says who may use the admin interface.
+fn access(admin: &AdminConfig, token: Option<Secret>) -> Access {
+    match token {
+        Some(token) => Access::Token(token.expose().into()),
+        None if admin.listen.ip().is_loopback() => Access::Loopback,
+        None => Access::Nobody,
     }
 }
 

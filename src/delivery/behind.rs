@@ -8,6 +8,8 @@ use crate::delivery::feed::Follower;
 use crate::delivery::feed::Pace;
 use crate::delivery::feed::lane;
 use crate::delivery::live::END_OF_TIME;
+use crate::delivery::recent::Note;
+use crate::delivery::recent::Whose;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Phase;
 use crate::delivery::subscription::Announced;
@@ -214,6 +216,9 @@ impl Shard {
             true => Cursor { offset: to.offset.next(), ..to },
         };
         let gap = Gap { sub: number, partition: id, from, to: to.offset, reason, topic_id };
+        let whose = Whose::Subscription(self.subscription(slot, sub).serial);
+        let turn = self.turn.expect("whoever reads on has its turn");
+        self.recent.note(Note::of_gap(whose, &gap, turn.wall));
         self.send(slot, &ServerFrame::Gap(gap));
         self.counts.gap(reason);
         let subscription = self.subscription_mut(slot, sub);

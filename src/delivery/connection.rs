@@ -21,6 +21,8 @@ pub struct Opening {
     /// Who the client is, where the handshake told; otherwise its first frame
     /// must.
     pub principal: Option<Arc<Principal>>,
+    /// What the client says it is, in a few words; only operators see it.
+    pub user_agent: Option<Box<str>>,
 }
 
 /// One connection of a shard.
@@ -29,6 +31,8 @@ pub(in crate::delivery) struct Connection {
     pub(in crate::delivery) serial: u32,
     pub(in crate::delivery) id: ConnectionId,
     pub(in crate::delivery) encoding: Encoding,
+    pub(in crate::delivery) opened_at: Instant,
+    pub(in crate::delivery) user_agent: Option<Box<str>>,
     pub(in crate::delivery) phase: Phase,
     pub(in crate::delivery) reader: FrameReader,
     /// Places stay where they are while anybody knows them by number.

@@ -10,6 +10,9 @@ use crate::delivery::feed::LANES;
 use crate::delivery::feed::Pace;
 use crate::delivery::feed::lane;
 use crate::delivery::index::FeedSlot;
+use crate::delivery::recent::Note;
+use crate::delivery::recent::What;
+use crate::delivery::recent::Whose;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Partition;
 use crate::delivery::subscription::Announced;
@@ -262,6 +265,15 @@ impl Shard {
         newest: Option<Timestamp>,
         now: Moment,
     ) {
+        let feed = self.feeds.at(slot);
+        self.recent.note(Note {
+            whose: Whose::Feed(feed.number),
+            partition: PartitionId::from_index(partition),
+            from: feed.told[partition],
+            to,
+            at: now.wall,
+            what: What::Records,
+        });
         for lane in 0..LANES.len() {
             let Some(frame) = self.feeds.at_mut(slot).writing[lane].take() else { continue };
             let records = u32::try_from(frame.records()).expect("bounded by the frame's limit");
@@ -375,6 +387,7 @@ impl Shard {
             let sub = self.feeds.at(feed).number;
             let to = to.offset;
             let gap = Gap { sub, partition: id, from, to, reason, topic_id };
+            self.recent.note(Note::of_gap(Whose::Feed(sub), &gap, now.wall));
             self.tell(feed, &ServerFrame::Gap(gap), now);
             self.counts.gap(reason);
             self.feeds.at_mut(feed).told[partition] = to;

@@ -20,11 +20,13 @@
 pub mod behind;
 pub mod connection;
 pub mod counts;
+pub mod explain;
 pub mod feed;
 pub mod index;
 pub mod live;
 pub mod outbox;
 mod reading;
+pub mod recent;
 pub mod requests;
 pub mod settings;
 pub mod shard;
@@ -34,3 +36,4 @@ pub mod start;
 pub mod subscription;
 pub mod tally;
 pub mod upkeep;
+pub mod view;

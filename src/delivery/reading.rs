@@ -8,6 +8,9 @@ use crate::delivery::behind::Step;
 use crate::delivery::feed::lane;
 use crate::delivery::index::wants;
 use crate::delivery::live::END_OF_TIME;
+use crate::delivery::recent::Note;
+use crate::delivery::recent::What;
+use crate::delivery::recent::Whose;
 use crate::delivery::shard::Shard;
 use crate::delivery::shelf::Kept;
 use crate::delivery::shelf::Lane;
@@ -22,6 +25,7 @@ use crate::protocol::encode::WireFrame;
 use crate::protocol::frame::GapReason;
 use crate::registry::message::Command;
 use crate::types::ids::Offset;
+use crate::types::ids::PartitionId;
 use crate::types::limits::RECORDS_FRAME_BYTES;
 use crate::types::limits::RECORDS_FRAME_RECORDS_MAX;
 use crate::types::sabotage::Defect;
@@ -97,6 +101,15 @@ impl Shard {
     /// records below the client's position are repeats, which clients drop.
     fn send_kept(&mut self, slot: usize, sub: usize, partition: usize, kept: &Kept) -> Step {
         let Some(mut reader) = self.reader(slot, sub, partition) else { return Step::Ended };
+        let turn = self.turn.expect("whoever reads on has its turn");
+        self.recent.note(Note {
+            whose: Whose::Subscription(self.subscription(slot, sub).serial),
+            partition: PartitionId::from_index(partition),
+            from: kept.from,
+            to: kept.to,
+            at: turn.wall,
+            what: What::Records,
+        });
         reader.cursor.offset = kept.to;
         reader.told = kept.to;
         self.set_reader(slot, sub, partition, reader);
@@ -178,7 +191,10 @@ impl Shard {
             self.set_reader(slot, sub, partition, reader);
             return if moved { Step::Moved } else { Step::Full };
         };
+        let whose = Whose::Subscription(subscription.serial);
         let from = std::mem::replace(&mut reader.told, to);
+        let (at, what) = (turn.wall, What::Records);
+        self.recent.note(Note { whose, partition: id, from, to, at, what });
         self.set_reader(slot, sub, partition, reader);
         let records = u32::try_from(frame.records()).expect("bounded by the frame's limit");
         if let Some(window) = &mut self.subscription_mut(slot, sub).window {

@@ -87,7 +87,16 @@ impl Shard {
     }
 
     /// Lets a client in.
-    pub(in crate::delivery) fn welcome(&mut self, slot: usize, principal: Arc<Principal>) {
+    pub(in crate::delivery) fn welcome(
+        &mut self,
+        slot: usize,
+        principal: Arc<Principal>,
+        now: Moment,
+    ) {
+        if self.verifier.is_revoked(&principal, now.wall) {
+            // It was revoked while the handshake was on its way.
+            return self.close(slot, CloseCode::AuthenticationFailed, None, now.instant);
+        }
         let connection = &mut self.connections[slot];
         connection.reader.set_message_bytes_max(CLIENT_FRAME_BYTES_MAX);
         let frame = ServerFrame::Welcome {
@@ -240,7 +249,7 @@ impl Shard {
 
     fn authenticate(&mut self, slot: usize, token: &Token, now: Moment) {
         match self.verifier.verify(token, now.wall) {
-            Ok(principal) => self.welcome(slot, Arc::new(principal)),
+            Ok(principal) => self.welcome(slot, Arc::new(principal), now),
             Err(refusal) => {
                 let code = ErrorCode::AuthenticationFailed;
                 self.counts.authentication_refusal(refusal.reason);
@@ -348,6 +357,7 @@ impl Shard {
                 announced: Announced::NotYet,
                 window: asked.window.map(|records_max| Box::new(Window::new(records_max))),
                 state: State::Starting(Box::new(asked.from)),
+                started: None,
             },
         );
         self.subscriptions += 1;

@@ -19,6 +19,7 @@ use crate::delivery::counts::Standing;
 use crate::delivery::feed::Feeds;
 use crate::delivery::index::FeedSlot;
 use crate::delivery::outbox::Outbox;
+use crate::delivery::recent::Recent;
 use crate::delivery::settings::Settings;
 use crate::delivery::shelf::Shelf;
 use crate::delivery::source::Source;
@@ -76,6 +77,7 @@ pub struct Shard {
     /// When the turn began of whoever is behind and reads on now.
     pub(in crate::delivery) turn: Option<Moment>,
     pub(in crate::delivery) counts: Counts,
+    pub(in crate::delivery) recent: Recent,
     pub(in crate::delivery) tenants: Tallies,
     pub(in crate::delivery) channel_tallies: Tallies,
     pub(in crate::delivery) subscriptions: usize,
@@ -137,6 +139,7 @@ impl Shard {
             upkeep: Upkeep::default(),
             turn: None,
             counts: Counts::default(),
+            recent: Recent::default(),
             tenants: Tallies::default(),
             channel_tallies: Tallies::default(),
             subscriptions: 0,
@@ -166,6 +169,8 @@ impl Shard {
             serial,
             id,
             encoding: opening.encoding,
+            opened_at: now.instant,
+            user_agent: opening.user_agent,
             phase: Phase::Arriving { deadline },
             reader: FrameReader::new(CLIENT_FRAME_UNAUTHENTICATED_BYTES_MAX),
             subscriptions: Vec::new(),
@@ -176,7 +181,7 @@ impl Shard {
             tenant: None,
         });
         if let Some(principal) = opening.principal {
-            self.welcome(slot, principal);
+            self.welcome(slot, principal, now);
         }
         Some(self.connections[slot].key(slot))
     }

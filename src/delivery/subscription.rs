@@ -40,7 +40,19 @@ pub struct Subscription {
     pub(in crate::delivery) announced: Announced,
     pub(in crate::delivery) window: Option<Box<Window>>,
     pub(in crate::delivery) state: State,
+    /// Where it began; not kept where that takes too much memory.
+    pub(in crate::delivery) started: Option<Started>,
 }
+
+/// Where a subscription began.
+#[derive(Debug)]
+pub(in crate::delivery) struct Started {
+    pub(in crate::delivery) topic_id: TopicId,
+    pub(in crate::delivery) at: Box<[Offset]>,
+}
+
+/// Partitions of a topic beyond which nobody keeps where it began.
+pub(in crate::delivery) const STARTS_KEPT_MAX: usize = 32;
 
 /// Whether the client was told that it has caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +162,11 @@ impl Window {
     /// Returns how many more records may be sent.
     pub(in crate::delivery) fn room(&self) -> u32 {
         self.records_max.get().saturating_sub(self.unacknowledged)
+    }
+
+    /// Returns how many records may be unacknowledged.
+    pub(in crate::delivery) fn records_max(&self) -> u32 {
+        self.records_max.get()
     }
 
     /// Notes a frame of so many records that ends at `to`.

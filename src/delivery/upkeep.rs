@@ -286,6 +286,8 @@ mod tests {
             reader: FrameReader::new(1_000),
             subscriptions: Vec::new(),
             outbox,
+            opened_at: now.instant,
+            user_agent: None,
             mark: Mark::Clean,
             pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None, unsent_since: None },
             bucket: Bucket::full(&Settings::default(), now.instant),

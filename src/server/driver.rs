@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
+use crate::server::inquiry::Inquiry;
 use crate::server::pulse::Pulses;
 use crate::server::worker::Turn;
 use crate::server::worker::Worker;
@@ -34,6 +35,7 @@ pub(in crate::server) async fn drive(
     mut orders: watch::Receiver<Order>,
     drained: mpsc::Sender<ShardId>,
     pulses: Pulses,
+    mut inquiries: mpsc::Receiver<Inquiry>,
 ) {
     let wake = Arc::clone(worker.wake());
     worker.mailbox().set_waker(move || wake.notify_one());
@@ -46,6 +48,9 @@ pub(in crate::server) async fn drive(
         let begun = Instant::now();
         worker.note_late(begun.saturating_duration_since(due));
         worker.handle_mail();
+        if let Ok(inquiry) = inquiries.try_recv() {
+            worker.answer(inquiry);
+        }
         worker.handle_deadline();
         worker.publish();
         if said == Said::Nothing && worker.is_drained() {
@@ -64,6 +69,7 @@ pub(in crate::server) async fn drive(
         due = due.max(deadline);
         select! {
             () = worker.wake().notified() => {}
+            Some(inquiry) = inquiries.recv() => worker.answer(inquiry),
             () = sleep_until(deadline.into()) => {}
             Ok(()) = orders.changed() => {
                 if let Order::Drain(window) = *orders.borrow_and_update() {

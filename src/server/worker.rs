@@ -24,6 +24,7 @@ use crate::delivery::subscription::ConnectionKey;
 use crate::registry::directory::Directory;
 use crate::registry::directory::Mailbox;
 use crate::registry::message::Command;
+use crate::server::inquiry::Inquiry;
 use crate::server::link;
 use crate::server::link::Link;
 use crate::server::link::LinkTask;
@@ -197,6 +198,14 @@ impl Worker {
                 self.do_outputs();
             }
         }
+        self.do_outputs();
+    }
+
+    /// Answers what an operator asks.
+    pub(in crate::server) fn answer(&self, inquiry: Inquiry) {
+        let answer = self.shard.borrow_mut().handle_question(inquiry.question, now());
+        // Whoever asked may have given up.
+        let _ = inquiry.reply.send(answer);
         self.do_outputs();
     }
 

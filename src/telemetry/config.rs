@@ -53,6 +53,13 @@ pub enum LogLevel {
     Trace,
 }
 
+impl LogLevel {
+    /// Returns the level of this name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::read(Raw::Text(name.to_owned())).ok()
+    }
+}
+
 impl Setting for LogFormat {
     const FORM: Form = Form { text: "`\"text\"` or `\"json\"`", written: Written::Text };
 

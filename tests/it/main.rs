@@ -3,7 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_interface;
 mod cli;
+mod doctor;
+mod explain;
 mod kafka_faults;
 mod kafka_fetch_errors;
 mod kafka_harness;

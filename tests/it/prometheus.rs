@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
 
 use brucke::protocol::frame::StartAt;
 use serde_json::Value;
@@ -107,6 +109,30 @@ fn a_client_that_stays_behind_is_told_of_until_it_has_caught_up() {
     read_all(&mut client, records.len());
     prometheus.until("the alert clears", |p| !fires(p));
     assert!(server.metric("brucke_clients_behind") < 1.0);
+}
+
+#[test]
+fn names_beyond_the_limits_are_counted_together() {
+    let topic = fresh_topic("labels");
+    KafkaCluster::shared().admin().create_topic(&topic, 3, &[]);
+    let settings = [("METRICS_TENANTS_MAX", "1"), ("METRICS_PARTITIONS_MAX", "2")];
+    let server = ServerProcess::start_with(&shared_feed(&topic), &settings);
+    let wish = |tenant: &str| Wish { tenant: tenant.to_owned(), ..Wish::new(StartAt::Latest) };
+    let _first = Watcher::start(server.clients, &wish("t-0"));
+    let page = || body(&server.admin_page("/metrics"));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !page().contains("brucke_tenant_connections{tenant=\"t-0\"} 1") {
+        assert!(Instant::now() < deadline, "{}", page());
+    }
+    let _others = ["t-1", "t-2", "t-3"].map(|t| Watcher::start(server.clients, &wish(t)));
+    while !page().contains("brucke_tenant_connections{tenant=\"other\"} 3") {
+        assert!(Instant::now() < deadline, "{}", page());
+    }
+    let page = page();
+    assert!(!page.contains("t-1"), "{page}");
+    let lags = page.lines().filter(|line| line.starts_with("brucke_reader_lag_records{"));
+    assert_eq!(lags.count(), 3, "two by name, and the other: {page}");
+    assert!(page.contains("brucke_reader_lag_records{topic=\"other\",partition=\"other\"}"));
 }
 
 /// Returns a client that subscribes and then reads nothing until it is told to.

@@ -113,6 +113,8 @@ impl Verify for Verifier {
             channels: ChannelAccess::All,
             claims: std::collections::BTreeMap::new(),
             expires_at: Some(Timestamp::from_millis(millis)),
+            token_id: None,
+            issued_at: None,
         })
     }
 }
