@@ -8,6 +8,7 @@ CARGO_DENY_VERSION := 0.20.2
 BINARY = $${CARGO_TARGET_DIR:-target}/debug/brucke
 PORT ?= 8080
 SEEDS ?= 2000
+MINUTES ?= 20
 
 .PHONY: help
 help: ## List what make can do.
@@ -21,15 +22,16 @@ demo: ## Show it in a browser, with a Kafka within the process (PORT=8080).
 .PHONY: test
 test: prerequisites lint unit planted client browser bench-smoke deny ## Run everything that must pass before a change lands.
 	@echo "make test: passed"
+test: chart cluster image-test
 
 .PHONY: lint
 lint: ## Check the format, and clippy without a warning.
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- --deny warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
 .PHONY: unit
 unit: ## Run cargo's tests: the rooms', the house's order, the documents'.
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 
 .PHONY: client
 client: ## Test the browser client by itself.
@@ -44,6 +46,29 @@ browser: ## Open the demo's page in Chromium.
 picture: ## Take the README's picture of the demo's page.
 	$(CARGO) build --locked
 	PICTURE=$(CURDIR)/docs/images/console.png tests/browser/run "$(BINARY)"
+
+.PHONY: chart
+chart: ## Render the chart and the manifests, and hold them against snapshots (UPDATE=1 writes them).
+	$(CARGO) build --locked
+	tests/chart/run "$(BINARY)"
+
+.PHONY: chart-docs
+chart-docs: ## Make what the chart has of other files: its table of values, a part of its schema.
+	"$$(scripts/tools python)" tests/chart/docs.py write
+
+.PHONY: cluster
+cluster: ## Install the chart and the manifests on a real API server.
+	tests/chart/run cluster
+
+.PHONY: image
+image: ## Build the image brucke:VERSION without a daemon (root, buildah).
+	$(CARGO) build --locked --release
+	scripts/image "$${CARGO_TARGET_DIR:-target}/release/brucke"
+
+.PHONY: image-test
+image-test: ## Run the binary from an image's root file system, read-only and not as root.
+	$(CARGO) build --locked
+	tests/image/run "$(BINARY)"
 
 .PHONY: sim
 sim: ## Run the simulation (SEEDS=100000), or replay one seed (SEED=17).
@@ -63,9 +88,19 @@ failover: ## Kill replicas while records flow, and print what clients got.
 	FAILOVER_KILLS=$${FAILOVER_KILLS:-10} FAILOVER_SECONDS=$${FAILOVER_SECONDS:-60} \
 		$(CARGO) test --locked --test failover -- --nocapture replicas_die
 
+.PHONY: chaos
+chaos: ## Break everything in turn and judge what clients got (MINUTES=20 SEED=1), or one thing (FAULT=name).
+	CHAOS_SECONDS=$(if $(FAULT),0,$$(( $(MINUTES) * 60 ))) CHAOS_SEED=$(or $(SEED),1) CHAOS_FAULT=$(FAULT) \
+	CHAOS_CLIENTS=$${CHAOS_CLIENTS:-160} \
+		$(CARGO) test --locked --test chaos -- --nocapture what_breaks
+
 .PHONY: bench
 bench: ## Measure what it costs beside a bare writer, on Apache Kafka.
 	$(CARGO) bench --locked --bench bench
+
+.PHONY: storm
+storm: ## Let 9,900 clients return at once, on Apache Kafka.
+	BENCH_PARTS=storm $(CARGO) bench --locked --bench bench
 
 .PHONY: bench-smoke
 bench-smoke: ## See whether the measurements run, without measuring.

@@ -4,6 +4,7 @@
 //! are counted by their first bytes. What does not belong there (an error, a
 //! gap, a close, a record too many) ends the measurement.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::io::Read as _;
 use std::io::Write as _;
@@ -55,6 +56,8 @@ struct Client {
     partial: Vec<u8>,
     records: u64,
     expected: u64,
+    /// Where it stands, if its ranges are to be proven.
+    place: Option<BTreeMap<u32, u64>>,
 }
 
 #[derive(Debug)]
@@ -138,6 +141,30 @@ impl Fleet {
         Ok(())
     }
 
+    /// Opens one connection, whose subscription begins at `place`: every range of
+    /// it is to join.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be opened.
+    pub fn open(
+        &mut self,
+        address: SocketAddr,
+        request: String,
+        place: BTreeMap<u32, u64>,
+    ) -> Result<()> {
+        self.connect(address, Phase::Upgrading(vec![request]))?;
+        let client = self.clients.last_mut().expect("just connected");
+        client.place = Some(place);
+        client.stream.write_all(HANDSHAKE.as_bytes())?;
+        Ok(())
+    }
+
+    /// Says whether each client has got at least so many records.
+    pub fn has_each(&self, records: &[u64]) -> bool {
+        self.clients.iter().zip(records).all(|(client, least)| client.records >= *least)
+    }
+
     /// Returns what all connections have got so far.
     pub fn counts(&self) -> Counts {
         self.reader.counts
@@ -207,7 +234,8 @@ impl Fleet {
         let token = Token(self.clients.len());
         self.poll.registry().register(&mut stream, token, Interest::READABLE)?;
         let partial = Vec::new();
-        self.clients.push(Client { stream, phase, partial, records: 0, expected: 0 });
+        let client = Client { stream, phase, partial, records: 0, expected: 0, place: None };
+        self.clients.push(client);
         Ok(())
     }
 
@@ -292,6 +320,9 @@ impl Reader {
             (0x89, _) => client.stream.write_all(&client_frame(0x8a, payload))?,
             (0x81, Some(rest)) if rest.starts_with(b"records\"") => {
                 let records = self.record.find_iter(payload).count() as u64;
+                if let Some(place) = &mut client.place {
+                    advance(place, payload)?;
+                }
                 self.counts.records += records;
                 self.counts.frames += 1;
                 self.counts.bytes += frame.len() as u64;
@@ -306,7 +337,16 @@ impl Reader {
                 self.note_ages(payload)?;
             }
             (0x81, Some(rest)) if rest.starts_with(b"live\"") => self.counts.live += 1,
-            (0x81, Some(rest)) if rest.starts_with(b"progress\"") => self.counts.progress += 1,
+            (0x81, Some(rest)) if rest.starts_with(b"progress\"") => {
+                if let Some(place) = &mut client.place {
+                    let progress: Progress = serde_json::from_slice(payload)?;
+                    for (partition, to) in progress.to {
+                        let at = place.entry(partition).or_default();
+                        *at = to.max(*at);
+                    }
+                }
+                self.counts.progress += 1;
+            }
             (0x81, Some(rest)) if rest.starts_with(b"welcome\"") => {}
             (0x81, Some(rest)) if rest.starts_with(b"subscribed\"") => {}
             _ => bail!("not expected: {}", String::from_utf8_lossy(payload)),
@@ -322,6 +362,31 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Moves a client over the range of a frame of records.
+///
+/// # Errors
+///
+/// When it begins above the client's position.
+fn advance(place: &mut BTreeMap<u32, u64>, payload: &[u8]) -> Result<()> {
+    let [partition, from, to] = ["\"partition\":", "\"from\":", "\"to\":"].map(|name| {
+        let at = memchr::memmem::find(payload, name.as_bytes())? + name.len();
+        let digits = payload[at..].iter().take_while(|byte| byte.is_ascii_digit());
+        Some(digits.fold(0, |sum: u64, digit| sum * 10 + u64::from(digit - b'0')))
+    });
+    let partition = u32::try_from(partition.context("a partition")?)?;
+    let at = place.entry(partition).or_default();
+    let from = from.context("a begin")?;
+    ensure!(from <= *at, "partition {partition}: a client at {at} is sent what begins at {from}");
+    *at = to.context("an end")?.max(*at);
+    Ok(())
+}
+
+/// Positions that moved without records.
+#[derive(Debug, serde::Deserialize)]
+struct Progress {
+    to: BTreeMap<u32, u64>,
 }
 
 /// Returns how long ago a record with this value was sent.

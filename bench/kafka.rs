@@ -28,9 +28,9 @@ enum Owner {
     Apache { _cluster: Box<KafkaCluster> },
 }
 
-/// The topics, one for each measurement; each has one partition, and a channel
-/// of the same name.
-pub const TOPICS: [&str; 9] = [
+/// The topics, one for each measurement; each has a channel of the same name, and
+/// one partition but for that of the storm.
+pub const TOPICS: [&str; 14] = [
     "fanout",
     "intake",
     "memory-shared",
@@ -40,7 +40,19 @@ pub const TOPICS: [&str; 9] = [
     "keys-spread",
     "keys-progress",
     "latency",
+    "storm",
+    "tracing-off",
+    "tracing-none",
+    "tracing-some",
+    "tracing-all",
 ];
+
+/// Partitions of the storm's topic.
+pub const STORM_PARTITIONS: usize = 12;
+
+fn partitions_of(topic: &str) -> usize {
+    if topic == "storm" { STORM_PARTITIONS } else { 1 }
+}
 
 impl Cluster {
     /// Starts the one that is wanted.
@@ -59,7 +71,7 @@ impl Cluster {
             ClusterChoice::Apache => {
                 let cluster = Box::new(KafkaCluster::start(1));
                 for topic in TOPICS {
-                    cluster.admin().create_topic(topic, 1, &[]);
+                    cluster.admin().create_topic(topic, partitions_of(topic) as i32, &[]);
                 }
                 (cluster.bootstrap_servers(), Owner::Apache { _cluster: cluster })
             }
@@ -101,11 +113,26 @@ impl Producer {
     ///
     /// When it can't be sent.
     pub fn send(&self, topic: &str, key: &str, value: &str) -> Result<()> {
+        self.send_with(topic, key, value, &[])
+    }
+
+    /// Hands a record with headers over.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be sent.
+    pub fn send_with(
+        &self,
+        topic: &str,
+        key: &str,
+        value: &str,
+        headers: &[(&str, &[u8])],
+    ) -> Result<()> {
         let record = NewRecord {
             partition: None,
             key: Some(key.as_bytes()),
             value: Some(value.as_bytes()),
-            headers: &[],
+            headers,
         };
         Ok(self.producer.send(&TopicName::new(topic), &record)?)
     }
@@ -128,7 +155,10 @@ impl Producer {
 pub fn run_embedded(topics: &[String]) -> Result<()> {
     let topics: Vec<_> = topics
         .iter()
-        .map(|topic| NewTopic { name: TopicName::new(topic.as_str()), partitions: 1 })
+        .map(|topic| NewTopic {
+            name: TopicName::new(topic.as_str()),
+            partitions: partitions_of(topic),
+        })
         .collect();
     let cluster = EmbeddedKafka::start(&topics)?;
     println!("{}", cluster.config().bootstrap_servers.join(","));

@@ -19,8 +19,10 @@ mod plan;
 mod process;
 mod report;
 mod server;
+mod storm;
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod tracing;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -53,6 +55,8 @@ fn measure(plan: &Plan) -> Result<()> {
             Part::Memory => memory::measure(plan, &cluster)?,
             Part::Keys => keys::measure(plan, &cluster)?,
             Part::Latency => latency::measure(plan, &cluster)?,
+            Part::Storm => storm::measure(plan, &cluster)?,
+            Part::Tracing => tracing::measure(plan, &cluster)?,
         }
     }
     Ok(())

@@ -43,7 +43,7 @@ pub enum Role {
 pub struct Plan {
     /// What to measure.
     #[arg(long, env = "BENCH_PARTS", value_delimiter = ',',
-          default_values = ["fanout", "memory", "keys", "latency"])]
+          default_values = ["fanout", "memory", "keys", "latency", "storm", "tracing"])]
     pub parts: Vec<Part>,
     /// Where records come from.
     #[arg(long, env = "BENCH_KAFKA", default_value = "apache")]
@@ -98,6 +98,15 @@ pub struct Plan {
     /// Latency: how long.
     #[arg(long, env = "BENCH_LATENCY_SECONDS", default_value = "10", value_parser = seconds)]
     pub latency: Duration,
+    /// Storm: clients that return at once.
+    #[arg(long, env = "BENCH_STORM_CLIENTS", default_value = "9900")]
+    pub storm_clients: usize,
+    /// Storm: how many records each of them is behind, on average.
+    #[arg(long, env = "BENCH_STORM_BEHIND", default_value = "1000")]
+    pub storm_behind: usize,
+    /// Storm: how long live clients are watched before it.
+    #[arg(long, env = "BENCH_STORM_CALM_SECONDS", default_value = "8", value_parser = seconds)]
+    pub storm_calm: Duration,
 }
 
 /// What can be measured.
@@ -107,6 +116,8 @@ pub enum Part {
     Memory,
     Keys,
     Latency,
+    Storm,
+    Tracing,
 }
 
 /// Where records come from.
@@ -151,6 +162,9 @@ impl Arguments {
             keys_records: 100,
             rate: 200,
             latency: Duration::from_millis(500),
+            storm_clients: 50,
+            storm_behind: 100,
+            storm_calm: Duration::from_secs(2),
             ..plan
         }
     }

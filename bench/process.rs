@@ -84,11 +84,24 @@ impl Process {
     ///
     /// When it is gone.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        self.memory("smaps_rollup", "Rss:")
+    }
+
+    /// Returns the most bytes that ever were resident.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone.
+    pub fn resident_most_bytes(&self) -> Result<u64> {
+        self.memory("status", "VmHWM:")
+    }
+
+    fn memory(&self, file: &str, name: &str) -> Result<u64> {
+        let path = format!("/proc/{}/{file}", self.child.id());
         let text = fs::read_to_string(&path).with_context(|| path.clone())?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        let kilobytes: u64 = kilobytes.with_context(|| format!("{path} has no Rss"))?.parse()?;
+        let kilobytes: u64 = kilobytes.with_context(|| format!("{path} has no {name}"))?.parse()?;
         Ok(kilobytes << 10)
     }
 }

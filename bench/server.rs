@@ -35,6 +35,7 @@ use crate::process::Process;
 pub struct Server {
     pub process: Process,
     pub address: SocketAddr,
+    pub admin: SocketAddr,
     /// Holds the configuration.
     _folder: TempDir,
 }
@@ -73,7 +74,7 @@ impl Server {
             ensure!(Instant::now() < deadline, "brucke takes no clients on {address}");
             thread::sleep(Duration::from_millis(10));
         }
-        Ok(Self { process, address, _folder: folder })
+        Ok(Self { process, address, admin: admin_address, _folder: folder })
     }
 }
 
@@ -86,11 +87,12 @@ impl Server {
 pub fn run_embedded(file: &Path) -> Result<()> {
     let mut config = config::load(Some(file), std::env::vars())?;
     config.kafka.cluster = ClusterKind::Mock;
-    log::install(&config.log)?;
+    let tracing = serve::start_tracing(&config)?;
+    log::install(&config.log, &tracing)?;
     actix_web::rt::System::new().block_on(async {
         let (_end, ended) = mpsc::channel(1);
         let (ready, _addresses) = oneshot::channel();
-        serve::serve(config, ended, ready).await
+        serve::serve(config, tracing, ended, ready).await
     })
 }
 

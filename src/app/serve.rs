@@ -62,6 +62,8 @@ use crate::telemetry::events::Panicked;
 use crate::telemetry::events::Serving;
 use crate::telemetry::log;
 use crate::telemetry::recorder::Recorder;
+use crate::telemetry::traces::pipeline::Tracing;
+use crate::telemetry::traces::settings::TracingSettings;
 use crate::tenancy::verify::Verify;
 use crate::types::ids::ShardId;
 
@@ -83,7 +85,8 @@ pub struct EndSignal;
 /// What keeps the server from starting, in one sentence.
 pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let config = config::load(path, config_command::environment())?;
-    log::install(&config.log)?;
+    let tracing = start_tracing(&config)?;
+    log::install(&config.log, &tracing)?;
     abort_on_panic();
     let connections_max = u64::from(config.server.connections_max);
     if let Some(limit) = system::raise_descriptor_limit()
@@ -104,7 +107,7 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
                 );
             }
         });
-        serve(config, ended, ready).await
+        serve(config, tracing, ended, ready).await
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -117,11 +120,12 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
 /// What keeps the server from starting, in one sentence.
 pub async fn serve(
     config: Config,
+    tracing: Tracing,
     mut ended: mpsc::Receiver<EndSignal>,
     ready: oneshot::Sender<Addresses>,
 ) -> anyhow::Result<()> {
     let (drain_delay, drain_window) = (config.server.drain_delay, config.server.drain_window);
-    let parts = Parts::start(config)?;
+    let parts = Parts::start(config, &tracing)?;
     let Parts { kafka, health, mut clients, admin } = parts;
     let addresses = Addresses { clients: clients.address(), admin: admin.address() };
     health.enter(Phase::Serving);
@@ -149,6 +153,7 @@ pub async fn serve(
     clients.stop().await;
     admin.stop().await;
     upkeep.abort();
+    tracing.end();
     drop(kafka);
     Ok(())
 }
@@ -162,9 +167,20 @@ struct Parts {
 }
 
 impl Parts {
-    fn start(config: Config) -> anyhow::Result<Self> {
-        let Config { server, admin, admin_token, kafka, intake, auth, channels, metrics, log: _ } =
-            config;
+    fn start(config: Config, tracing: &Tracing) -> anyhow::Result<Self> {
+        let Config {
+            server,
+            admin,
+            admin_token,
+            mut kafka,
+            intake,
+            auth,
+            channels,
+            metrics,
+            log: _,
+            tracing: _,
+        } = config;
+        kafka.sampler = tracing.sampler();
         let recorder = Recorder::of_process();
         let channels = Arc::new(channels);
         let verifier = Verifier::new(auth, channels.claims());
@@ -203,17 +219,23 @@ impl Parts {
         let shard = {
             let settings = server.delivery(usize::from(workers.get()));
             let (directory, verifier) = (Arc::clone(&directory), Arc::clone(&verifier));
-            let seed = fastrand::u64(..);
+            let (seed, traces) = (fastrand::u64(..), tracing.shard());
             move |id: ShardId| {
                 let (directory, channels) = (Arc::clone(&directory), Arc::clone(&channels));
                 let seed = seed.wrapping_add(u64::from(id.raw()));
-                Shard::new(id, settings.clone(), directory, channels, verifier.clone(), seed)
+                let settings = settings.clone();
+                let shard = Shard::new(id, settings, directory, channels, verifier.clone(), seed);
+                match &traces {
+                    Some(traces) => shard.with_traces(traces.clone()),
+                    None => shard,
+                }
             }
         };
         let worker_parts = WorkerParts {
             directory,
             verifier: Arc::clone(&verifier) as Arc<dyn Verify>,
             commands: command_sender,
+            spans: tracing.queue(),
             shard: Arc::new(shard),
         };
         let clients = Listener::start(&server_settings, &worker_parts).with_context(|| {
@@ -239,6 +261,19 @@ fn access(admin: &AdminConfig, token: Option<Secret>) -> Access {
         None if admin.listen.ip().is_loopback() => Access::Loopback,
         None => Access::Nobody,
     }
+}
+
+/// Starts to send traces, where the configuration or the environment says so.
+///
+/// # Errors
+///
+/// What keeps them from being sent, in one sentence.
+pub fn start_tracing(config: &Config) -> anyhow::Result<Tracing> {
+    let variable = |name: &str| std::env::var(name).ok();
+    Ok(match TracingSettings::resolve(&config.tracing, variable)? {
+        Some(settings) => Tracing::start(settings)?,
+        None => Tracing::off(),
+    })
 }
 
 /// Folds what was measured, for as long as the server runs.

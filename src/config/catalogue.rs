@@ -8,6 +8,7 @@ use crate::config::kafka::KafkaSection;
 use crate::server::config::ServerConfig;
 use crate::telemetry::config::LogConfig;
 use crate::telemetry::config::MetricsConfig;
+use crate::telemetry::traces::config::TracingConfig;
 use crate::types::setting::Form;
 use crate::types::setting::Key;
 use crate::types::setting::Reader;
@@ -51,6 +52,7 @@ pub(crate) fn sections() -> Vec<SectionDoc> {
         section::<ChannelSection>("channels", Shape::List),
         section::<LogConfig>("log", Shape::Table),
         section::<MetricsConfig>("metrics", Shape::Table),
+        section::<TracingConfig>("tracing", Shape::Table),
     ]
 }
 

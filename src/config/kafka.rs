@@ -24,6 +24,7 @@ use crate::types::setting::default;
 use crate::types::setting::required;
 use crate::types::setting::settings;
 use crate::types::setting::unset;
+use crate::types::trace::Sampler;
 
 settings! {
     /// How Kafka is reached, and how much of it is kept in memory.
@@ -142,6 +143,7 @@ pub(crate) fn compose(
         history_readers: section.history_readers as usize,
         properties: properties?.into_iter().collect(),
         cluster: ClusterKind::Kafka,
+        sampler: Sampler::Off,
     };
     match config.validate() {
         Ok(()) => Some(config),

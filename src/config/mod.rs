@@ -22,6 +22,7 @@ use crate::server::config::ServerConfig;
 use crate::server::token::AuthConfig;
 use crate::telemetry::config::LogConfig;
 use crate::telemetry::config::MetricsConfig;
+use crate::telemetry::traces::config::TracingConfig;
 use crate::tenancy::channel::Channels;
 
 pub mod auth;
@@ -48,6 +49,7 @@ pub struct Config {
     pub channels: Channels,
     pub log: LogConfig,
     pub metrics: MetricsConfig,
+    pub tracing: TracingConfig,
 }
 
 /// How much of Kafka is kept in memory, and for how long.
@@ -110,6 +112,10 @@ fn compose(loader: &mut Loader) -> Option<Config> {
     let metrics = section.read::<MetricsConfig>();
     section.finish();
 
+    let mut section = loader.section("tracing");
+    let tracing = section.read::<TracingConfig>();
+    section.finish();
+
     let (server, admin) = (server?, admin?);
     if server.listen == admin.listen && server.listen.port() != 0 {
         loader.refuse("admin.listen", "is the same as `server.listen`; choose another port");
@@ -132,6 +138,7 @@ fn compose(loader: &mut Loader) -> Option<Config> {
         channels: channels?,
         log: log?,
         metrics: metrics?,
+        tracing: tracing?,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::protocol::frame::Encoding;
 use crate::protocol::websocket::read::FrameReader;
 use crate::tenancy::principal::Principal;
 use crate::types::ids::ConnectionId;
+use crate::types::trace::Origin;
 
 /// How a connection begins.
 #[derive(Debug)]
@@ -23,6 +24,9 @@ pub struct Opening {
     pub principal: Option<Arc<Principal>>,
     /// What the client says it is, in a few words; only operators see it.
     pub user_agent: Option<Box<str>>,
+    /// The span of the handshake, where it is traced: what the client asks for
+    /// is then traced below it.
+    pub trace: Option<Origin>,
 }
 
 /// One connection of a shard.

@@ -21,6 +21,9 @@ use crate::delivery::subscription::Queued;
 use crate::delivery::subscription::Reader;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Waits;
+use crate::delivery::traces::Begun;
+use crate::delivery::tracing::Pushed;
+use crate::delivery::tracing::origin_at;
 use crate::log::batch::Batch;
 use crate::log::partition::Cursor;
 use crate::log::partition::Read;
@@ -89,8 +92,10 @@ impl Shard {
         self.sources[source].partitions.iter().all(|place| place.log.topic_id() == topic_id)
     }
 
-    /// Puts a live subscription on its own cursors, which stand where its feed
-    /// has been told.
+    /// Puts a live subscription on its own cursors. They stand at the shard's: what
+    /// lies between those and where the feed has been told holds nothing for it,
+    /// and its client may have heard so when it joined. Placed lower, a log that
+    /// becomes shorter by just that much would not be told to it as shorter.
     pub(in crate::delivery) fn fall_behind(&mut self, (slot, sub): Fallen, now: Moment) {
         let encoding = self.connections[slot].encoding;
         let subscription = self.connections[slot].subscriptions[sub].as_mut().expect("it is live");
@@ -98,7 +103,7 @@ impl Shard {
         let feed = subscription.feed;
         let source = &self.sources[self.feeds.at(feed).source];
         let reader = |(place, told): (&Partition, &Offset)| Reader {
-            cursor: Cursor { offset: *told, ..place.cursor },
+            cursor: Cursor { offset: place.cursor.offset.max(*told), ..place.cursor },
             told: *told,
             waits: Waits::Nothing,
         };
@@ -171,7 +176,7 @@ impl Shard {
             if !self.feeds.at(feed).followers[lane].is_empty() {
                 let frame = encode(frame, encoding);
                 self.counts.frames_encoded += 1;
-                self.share(feed, lane, &frame, Load::Words, now);
+                self.share(feed, lane, &frame, Load::Words, None, now);
             }
         }
     }
@@ -202,13 +207,20 @@ impl Shard {
                 let took = now.instant.saturating_duration_since(received_at);
                 self.counts.dispatched.add(took, 1);
             }
+            let mut traced = batch.traced_from(first);
             self.counts.records_matched += (batch.len() - first) as u64;
             for index in first..batch.len() {
                 let record = batch.record(index);
                 newest = Some(record.timestamp);
                 self.sources[source].index.matches(&record, |feed| matched.push(feed));
+                let mut begun = None;
+                if !traced.is_empty() || self.traces.is_watching() {
+                    let (origin, received) = (origin_at(&mut traced, index), batch.received_at());
+                    begun =
+                        self.begin_record(source, partition, &record, origin, received, &matched);
+                }
                 for feed in matched.drain(..) {
-                    self.write(feed, partition, &record, &mut touched, now);
+                    self.write(feed, partition, &record, begun.as_ref(), &mut touched, now);
                 }
             }
         }
@@ -216,6 +228,7 @@ impl Shard {
         for feed in touched.drain(..) {
             self.deliver(feed, partition, to, newest, now);
         }
+        self.traces.end_processes();
         self.sources[source].partitions[partition].cursor.offset = to;
         self.matched = matched;
         self.touched = touched;
@@ -227,9 +240,12 @@ impl Shard {
         slot: FeedSlot,
         partition: usize,
         record: &Record<'_>,
+        begun: Option<&Begun>,
         touched: &mut Vec<FeedSlot>,
         now: Moment,
     ) {
+        let begun = begun.filter(|begun| self.is_traced_for(begun, slot));
+        let started = begun.map(|_| self.traces.now());
         let feed = self.feeds.at_mut(slot);
         if feed.is_unfollowed() {
             return;
@@ -250,6 +266,9 @@ impl Shard {
             frame.push(record);
             full |= frame.bytes() >= RECORDS_FRAME_BYTES
                 || frame.records() >= RECORDS_FRAME_RECORDS_MAX;
+        }
+        if let (Some(begun), Some(started)) = (begun, started) {
+            self.traces.write(slot, *begun, started);
         }
         if full {
             self.deliver(slot, partition, record.offset.next(), Some(record.timestamp), now);
@@ -274,6 +293,7 @@ impl Shard {
             at: now.wall,
             what: What::Records,
         });
+        let mut fan_out = self.begin_fan_out(slot);
         for lane in 0..LANES.len() {
             let Some(frame) = self.feeds.at_mut(slot).writing[lane].take() else { continue };
             let records = u32::try_from(frame.records()).expect("bounded by the frame's limit");
@@ -286,14 +306,33 @@ impl Shard {
                 self.counts.delivered.add(took, followers as u64);
             }
             let load = Load::Records { partition: PartitionId::from_index(partition), to, records };
-            self.share(slot, lane, &frame, load, now);
+            let Some(fan_out) = &mut fan_out else {
+                self.share(slot, lane, &frame, load, None, now);
+                continue;
+            };
+            let mut pushed = Vec::new();
+            self.share(slot, lane, &frame, load, Some(&mut pushed), now);
+            fan_out.note_frame(records);
+            self.launch_chosen(fan_out, &pushed, frame.bytes().len());
         }
         self.feeds.at_mut(slot).told[partition] = to;
+        if let Some(fan_out) = fan_out {
+            self.end_fan_out(fan_out);
+        }
     }
 
     /// Puts one frame into the outbox of each follower. Who has no room for it
-    /// falls behind, at the place that the feed had been told before.
-    fn share(&mut self, slot: FeedSlot, lane: usize, frame: &WireFrame, load: Load, now: Moment) {
+    /// falls behind, at the place that the feed had been told before. Who was
+    /// given it is told where somebody wants to know.
+    fn share(
+        &mut self,
+        slot: FeedSlot,
+        lane: usize,
+        frame: &WireFrame,
+        load: Load,
+        mut told: Option<&mut Vec<Pushed>>,
+        now: Moment,
+    ) {
         let mut fallen: Vec<Fallen> = Vec::new();
         let bytes = frame.bytes().len();
         let unsent_bytes_max = self.settings.unsent_bytes_max;
@@ -329,6 +368,9 @@ impl Shard {
                     tally.deliveries += u64::from(records);
                     tally.bytes += bytes as u64;
                 }
+            }
+            if let Some(told) = &mut told {
+                told.push(Pushed { follower: *follower, before: unsent });
             }
             if connection.mark == Mark::Clean {
                 connection.mark = Mark::Dirty;

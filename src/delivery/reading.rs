@@ -17,6 +17,9 @@ use crate::delivery::shelf::Lane;
 use crate::delivery::subscription::Reader;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Waits;
+use crate::delivery::tracing::CaughtUp;
+use crate::delivery::tracing::TracedRecord;
+use crate::delivery::tracing::origin_at;
 use crate::log::batch::Batch;
 use crate::log::partition::Cursor;
 use crate::log::partition::Read;
@@ -28,6 +31,7 @@ use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::limits::RECORDS_FRAME_BYTES;
 use crate::types::limits::RECORDS_FRAME_RECORDS_MAX;
+use crate::types::record::Record;
 use crate::types::sabotage::Defect;
 
 impl Shard {
@@ -50,6 +54,9 @@ impl Shard {
         }
         if of_now
             && let Some(lane) = self.shared_lane(slot, sub, partition, reader.cursor)
+            // What others were sent says nothing of records that are traced only
+            // for who is watched.
+            && !self.traces.watches(self.connections[slot].key(slot))
             && let Some(kept) = self.shelf.find(lane, reader.told, reader.cursor)
             && kept.to <= limit
         {
@@ -114,6 +121,11 @@ impl Shard {
         reader.told = kept.to;
         self.set_reader(slot, sub, partition, reader);
         self.push_records(slot, sub, &kept.frame, kept.records);
+        if let Some(traced) = &kept.traced {
+            let traced = self.caught_up_again(traced);
+            let bytes = kept.frame.bytes().len();
+            self.note_catch_up((slot, sub), traced, bytes, kept.records);
+        }
         Step::Moved
     }
 
@@ -152,9 +164,13 @@ impl Shard {
         let mut reader = behind.partitions[partition];
         let id = self.sources[feed.source].partitions[partition].log.id();
         let mut frame: Option<RecordsEncoder> = None;
+        let watched = self.traces.watches(self.connections[slot].key(slot));
+        let mut caught_up = Vec::new();
         let mut to = batches.last().map_or(reader.cursor.offset, |batch| batch.to()).min(limit);
         'batches: for batch in batches {
-            for index in batch.index_at(reader.cursor.offset)..batch.len() {
+            let first = batch.index_at(reader.cursor.offset);
+            let mut traced = batch.traced_from(first);
+            for index in first..batch.len() {
                 let record = batch.record(index);
                 if record.offset >= limit {
                     break 'batches;
@@ -182,7 +198,14 @@ impl Shard {
                     break 'batches;
                 }
                 let start = || RecordsEncoder::start(encoding, feed.number, id, reader.told);
-                frame.get_or_insert_with(start).push(&record);
+                let frame = frame.get_or_insert_with(start);
+                let origin = origin_at(&mut traced, index);
+                if origin.is_none() && !watched {
+                    frame.push(&record);
+                    continue;
+                }
+                let traced = self.traced_record(feed.source, partition, &record, origin);
+                caught_up.push(self.push_traced(frame, &record, traced));
             }
         }
         let moved = reader.cursor.offset < to;
@@ -203,10 +226,41 @@ impl Shard {
         self.counts.frames_encoded += 1;
         let frame = frame.finish(to);
         self.push_records(slot, sub, &frame, records);
+        let traced = self.note_caught_up((slot, sub), caught_up, frame.bytes().len(), records);
         if let Some(lane) = self.shared_lane(slot, sub, partition, reader.cursor) {
-            self.shelf.keep(lane, Kept { from, to, records, frame });
+            self.shelf.keep(lane, Kept { from, to, records, frame, traced });
         }
         Step::Moved
+    }
+
+    /// Adds a traced record to a frame.
+    fn push_traced(
+        &self,
+        frame: &mut RecordsEncoder,
+        record: &Record<'_>,
+        traced: TracedRecord,
+    ) -> CaughtUp {
+        let started = self.traces.now();
+        frame.push(record);
+        let encode = self.traces.now().saturating_duration_since(started);
+        CaughtUp { record: traced, started, encode }
+    }
+
+    /// Notes the traced records of a frame, and returns them for whoever is sent
+    /// the frame after this client.
+    fn note_caught_up(
+        &mut self,
+        subscription: (usize, usize),
+        caught_up: Vec<CaughtUp>,
+        bytes: usize,
+        records: u32,
+    ) -> Option<Arc<[CaughtUp]>> {
+        if caught_up.is_empty() {
+            return None;
+        }
+        let kept = Arc::from(caught_up.as_slice());
+        self.note_catch_up(subscription, caught_up, bytes, records);
+        Some(kept)
     }
 
     fn wait_for_history(

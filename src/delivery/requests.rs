@@ -11,10 +11,14 @@ use crate::delivery::feed::FeedKey;
 use crate::delivery::feed::lane;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Source;
+use crate::delivery::span::CommandKind;
+use crate::delivery::span::Outcome;
 use crate::delivery::subscription::Announced;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Subscription;
 use crate::delivery::subscription::Window;
+use crate::delivery::traces::OpenCommand;
+use crate::delivery::tracing::kind_of_start;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::decode_error::DecodeError;
 use crate::protocol::error_code::ErrorCode;
@@ -126,6 +130,7 @@ impl Shard {
             State::Starting(_) => (Some(subscription.request), None),
             State::Behind(_) | State::Live { .. } => (None, Some(number)),
         };
+        self.end_subscribing(self.reference(slot, sub), Outcome::Refused(code));
         self.end_subscription(slot, sub);
         self.refuse_with(slot, id, started, code, message);
     }
@@ -139,6 +144,10 @@ impl Shard {
 
     /// Ends a subscription, if there is one at this place.
     pub(in crate::delivery) fn end_subscription(&mut self, slot: usize, sub: usize) {
+        if self.connections[slot].subscriptions[sub].is_none() {
+            return;
+        }
+        self.end_subscribing(self.reference(slot, sub), Outcome::GivenUp);
         let connection = &mut self.connections[slot];
         let lane = lane(connection.encoding);
         let Some(subscription) = connection.subscriptions[sub].take() else { return };
@@ -248,10 +257,15 @@ impl Shard {
     }
 
     fn authenticate(&mut self, slot: usize, token: &Token, now: Moment) {
+        let command = self.begin_command(slot, CommandKind::Authenticate, None);
         match self.verifier.verify(token, now.wall) {
-            Ok(principal) => self.welcome(slot, Arc::new(principal), now),
+            Ok(principal) => {
+                self.welcome(slot, Arc::new(principal), now);
+                self.end_command(command, Outcome::Done);
+            }
             Err(refusal) => {
                 let code = ErrorCode::AuthenticationFailed;
+                self.end_command(command, Outcome::Refused(code));
                 self.counts.authentication_refusal(refusal.reason);
                 self.refuse_with(slot, None, None, code, refusal.message);
                 self.close(slot, CloseCode::AuthenticationFailed, None, now.instant);
@@ -261,16 +275,19 @@ impl Shard {
 
     /// Takes a new token of the same client's. What it no longer allows ends.
     fn renew(&mut self, slot: usize, token: &Token, known: &Arc<Principal>, now: Moment) {
+        let command = self.begin_command(slot, CommandKind::Authenticate, None);
         let principal = match self.verifier.verify(token, now.wall) {
             Ok(principal) => principal,
             Err(refusal) => {
                 let code = ErrorCode::AuthenticationFailed;
+                self.end_command(command, Outcome::Refused(code));
                 self.counts.authentication_refusal(refusal.reason);
                 return self.refuse_with(slot, None, None, code, refusal.message);
             }
         };
         if principal.tenant != known.tenant || principal.subject != known.subject {
             let message = "a renewed token must be of the same tenant and subject".to_owned();
+            self.end_command(command, Outcome::Refused(ErrorCode::IdentityChanged));
             return self.refuse_with(slot, None, None, ErrorCode::IdentityChanged, message);
         }
         let expires_at = principal.expires_at;
@@ -278,6 +295,7 @@ impl Shard {
         let open = Open { principal: Arc::clone(&principal), warned: Warned::No };
         self.connections[slot].phase = Phase::Open(Box::new(open));
         self.send(slot, &ServerFrame::Renewed { expires_at });
+        self.end_command(command, Outcome::Done);
         for sub in 0..self.connections[slot].subscriptions.len() {
             let Some(subscription) = &self.connections[slot].subscriptions[sub] else { continue };
             let key = &self.feeds.at(subscription.feed).key;
@@ -290,7 +308,12 @@ impl Shard {
 
     fn subscribe(&mut self, slot: usize, asked: Subscribe, principal: &Principal, now: Moment) {
         let id = asked.id;
-        if let Err((code, message)) = self.try_subscribe(slot, asked, principal, now) {
+        let kind = kind_of_start(&asked.from);
+        let command = self.begin_command(slot, kind, Some(&asked.channel));
+        if let Err((code, message)) =
+            self.try_subscribe(slot, asked, principal, command.clone(), now)
+        {
+            self.end_command(command, Outcome::Refused(code));
             self.refuse_with(slot, Some(id), None, code, message);
         }
     }
@@ -300,6 +323,7 @@ impl Shard {
         slot: usize,
         asked: Subscribe,
         principal: &Principal,
+        command: Option<OpenCommand>,
         now: Moment,
     ) -> Result<(), (ErrorCode, String)> {
         let taken = self.connections[slot].subscriptions.iter().flatten().count();
@@ -363,6 +387,7 @@ impl Shard {
         self.subscriptions += 1;
         self.tally(slot, feed, |tally| tally.subscriptions += 1);
         let reference = self.reference(slot, sub);
+        self.traces.keep_command(reference, command);
         self.watch_start(reference, now);
         self.find_start(slot, sub, now);
         Ok(())
@@ -410,6 +435,7 @@ impl Shard {
             // It may have ended while the acknowledgement was on its way.
             return;
         };
+        self.traces.acknowledged(self.connections[slot].key(slot), number, positions);
         if let Some(window) = &mut self.subscription_mut(slot, sub).window {
             let mut took = Latencies::default();
             window.acknowledge(positions, |sent_at| {

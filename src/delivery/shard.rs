@@ -28,6 +28,7 @@ use crate::delivery::subscription::Question;
 use crate::delivery::subscription::SubRef;
 use crate::delivery::tally::Tallies;
 use crate::delivery::tally::Tally;
+use crate::delivery::traces::Traces;
 use crate::delivery::upkeep::Upkeep;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::encode::WireFrame;
@@ -76,6 +77,7 @@ pub struct Shard {
     pub(in crate::delivery) upkeep: Upkeep,
     /// When the turn began of whoever is behind and reads on now.
     pub(in crate::delivery) turn: Option<Moment>,
+    pub(in crate::delivery) traces: Traces,
     pub(in crate::delivery) counts: Counts,
     pub(in crate::delivery) recent: Recent,
     pub(in crate::delivery) tenants: Tallies,
@@ -138,6 +140,7 @@ impl Shard {
             dirty: Vec::new(),
             upkeep: Upkeep::default(),
             turn: None,
+            traces: Traces::off(seed),
             counts: Counts::default(),
             recent: Recent::default(),
             tenants: Tallies::default(),
@@ -183,7 +186,11 @@ impl Shard {
         if let Some(principal) = opening.principal {
             self.welcome(slot, principal, now);
         }
-        Some(self.connections[slot].key(slot))
+        let key = self.connections[slot].key(slot);
+        if let Some(origin) = opening.trace {
+            self.traces.follow(key, origin);
+        }
+        Some(key)
     }
 
     /// Takes bytes that the peer sent; they are unmasked where they stand.
@@ -196,6 +203,7 @@ impl Shard {
     /// Takes off what was written to the socket.
     pub fn handle_written(&mut self, connection: ConnectionKey, bytes: usize, now: Moment) {
         let Some(slot) = self.slot(connection) else { return };
+        self.note_written(connection, bytes, now.instant);
         let connection = &mut self.connections[slot];
         connection.outbox.sent(bytes);
         if bytes > 0 {
@@ -396,6 +404,7 @@ impl Shard {
 
     fn remove(&mut self, slot: usize) {
         self.end_subscriptions(slot);
+        self.end_traces(self.connections[slot].key(slot));
         let connection = self.connections.remove(slot);
         if let Some(tenant) = connection.tenant {
             self.tenants.at(tenant).connections -= 1;

@@ -8,8 +8,10 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::delivery::feed::FeedSerial;
+use crate::delivery::tracing::CaughtUp;
 use crate::log::partition::Cursor;
 use crate::log::partition::Generation;
 use crate::protocol::encode::WireFrame;
@@ -33,6 +35,8 @@ pub(in crate::delivery) struct Kept {
     pub(in crate::delivery) to: Offset,
     pub(in crate::delivery) records: u32,
     pub(in crate::delivery) frame: WireFrame,
+    /// Its traced records, where it has any.
+    pub(in crate::delivery) traced: Option<Arc<[CaughtUp]>>,
 }
 
 /// The frames of a shard that are kept, oldest first out.
@@ -90,7 +94,7 @@ mod tests {
 
     fn kept(from: i64, to: i64, bytes: usize) -> Kept {
         let frame = WireFrame::new(Bytes::from(vec![0; bytes]));
-        Kept { from: offset(from), to: offset(to), records: 1, frame }
+        Kept { from: offset(from), to: offset(to), records: 1, frame, traced: None }
     }
 
     /// Looks for a frame from where a client was told and has looked.

@@ -8,6 +8,7 @@ use crate::delivery::recent::Whose;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Partition;
 use crate::delivery::source::Phase;
+use crate::delivery::span::Outcome;
 use crate::delivery::subscription::Behind;
 use crate::delivery::subscription::Question;
 use crate::delivery::subscription::Queued;
@@ -239,7 +240,12 @@ impl Shard {
         let places = &self.sources[source].partitions;
         let live: Vec<Offset> = places.iter().map(|place| place.cursor.offset).collect();
         let ends: Vec<Cursor> = places.iter().map(|place| place.log.end()).collect();
-        let topic_id = places.first().map_or(TopicId::UNKNOWN, |place| place.log.topic_id());
+        // What is live is of the topic that the shard has told of, which may have
+        // been made again since.
+        let topic_id = match **from {
+            StartAt::Latest => self.sources[source].topic_id,
+            _ => places.first().map_or(TopicId::UNKNOWN, |place| place.log.topic_id()),
+        };
         let known = Known { topic_id, live: &live, bounds };
         let plan = match plan(from, &known) {
             Ok(plan) => plan,
@@ -294,6 +300,7 @@ impl Shard {
             positions: places.map(|(p, s)| (PartitionId::from_index(p), s.position)).collect(),
         };
         self.send(slot, &frame);
+        self.end_subscribing(self.reference(slot, sub), Outcome::Done);
     }
 
     /// Tells what the start has lost; says whether the subscription goes on.

@@ -10,6 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use crate::kafka::error::KafkaError;
 use crate::types::limits::HISTORY_CHUNK_BYTES;
+use crate::types::trace::Sampler;
 
 /// How Kafka is reached.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct KafkaConfig {
     pub properties: BTreeMap<String, String>,
     /// Whether this is Kafka or librdkafka's mock of it.
     pub cluster: ClusterKind,
+    /// Which records are traced. Default: none.
+    pub sampler: Sampler,
 }
 
 impl fmt::Debug for KafkaConfig {
@@ -44,6 +47,7 @@ impl fmt::Debug for KafkaConfig {
             // Their values may be secrets.
             .field("properties", &self.properties.keys())
             .field("cluster", &self.cluster)
+            .field("sampler", &self.sampler)
             .finish()
     }
 }
@@ -134,6 +138,7 @@ impl KafkaConfig {
             history_readers: HISTORY_READERS,
             properties: BTreeMap::new(),
             cluster: ClusterKind::Kafka,
+            sampler: Sampler::Off,
         }
     }
 
@@ -208,6 +213,8 @@ impl KafkaConfig {
         set(&mut config, "fetch.queue.backoff.ms", "5");
         set(&mut config, "fetch.error.backoff.ms", "100");
         set(&mut config, "queued.min.messages", "10000");
+        // A byte that turned over on a broker's disk is an error, not a record.
+        set(&mut config, "check.crcs", "true");
         config
     }
 
@@ -221,6 +228,9 @@ impl KafkaConfig {
         set(&mut config, "reconnect.backoff.max.ms", "1000");
         set(&mut config, "socket.connection.setup.timeout.ms", "5000");
         set(&mut config, "socket.keepalive.enable", "true");
+        // A broker that died without a word is noticed by this: no request waits
+        // longer than a tenth of it.
+        set(&mut config, "socket.timeout.ms", "10000");
         // One record may be as large as the brokers let it be.
         set(&mut config, "receive.message.max.bytes", i32::MAX);
         set(&mut config, "statistics.interval.ms", STATISTICS_INTERVAL.as_millis());
@@ -286,6 +296,7 @@ const RESERVED: &[(&str, &str)] = &[
     ("auto.commit.enable", "positions are the clients', nothing is committed"),
     ("enable.auto.offset.store", "positions are the clients', nothing is committed"),
     ("allow.auto.create.topics", "a client that names a topic must not create it"),
+    ("check.crcs", "a record that a disk has changed is not delivered"),
 ];
 
 fn set_tls(config: &mut ClientConfig, tls: &Tls) {

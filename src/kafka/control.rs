@@ -105,6 +105,7 @@ pub fn start(
         Arc::clone(&directory),
         Arc::clone(&status),
         answer.clone(),
+        config.sampler.clone(),
     )?;
     handle.spawn("kafka-reader", move || reader.run())?;
     let mut readers = Vec::new();
@@ -112,7 +113,8 @@ pub fn start(
         let (chunk, chunks) = crossbeam_channel::bounded(1);
         let client = client::connect(&config.history(), &status)?;
         let (directory, status) = (Arc::clone(&directory), Arc::clone(&status));
-        let reader = HistoryReader::new(index, client, chunks, answer.clone(), directory, status);
+        let (answer, sampler) = (answer.clone(), config.sampler.clone());
+        let reader = HistoryReader::new(index, client, chunks, answer, directory, status, sampler);
         handle.spawn(&format!("kafka-history-{index}"), move || reader.run())?;
         readers.push(HistoryThread { chunk, state: Sweeping::Idle(None) });
     }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use crate::kafka::classify;
 use crate::kafka::classify::Fate;
+use crate::kafka::classify::Rules;
 use crate::kafka::client::Client;
 use crate::kafka::inbox::Bell;
 use crate::kafka::inbox::Inbox;
@@ -20,7 +21,6 @@ use crate::log::batch::BatchBuilder;
 use crate::log::partition::Added;
 use crate::registry::directory::Directory;
 use crate::registry::message::ReadError;
-use crate::tenancy::rule::TenancyRule;
 use crate::types::ids::Timestamp;
 use crate::types::latency::Latencies;
 
@@ -47,7 +47,7 @@ enum Step {
 pub(in crate::kafka) struct Follower {
     assignment: Assignment,
     lane: usize,
-    rule: TenancyRule,
+    rules: Rules,
     // Dropped before the queue that it was taken from.
     fetched: Fetched,
     queue: PartitionQueue,
@@ -74,7 +74,7 @@ impl Follower {
         lane: usize,
         client: &Client,
         mut queue: PartitionQueue,
-        rule: TenancyRule,
+        rules: Rules,
         inbox: &Arc<Inbox>,
         status: &Arc<KafkaStatus>,
     ) -> Self {
@@ -88,7 +88,7 @@ impl Follower {
         bell.ring(inbox);
         Self {
             lane,
-            rule,
+            rules,
             fetched: Fetched::new(client),
             queue,
             bell,
@@ -134,7 +134,7 @@ impl Follower {
                 let step = match item {
                     Item::Record(message) if message.offset() < self.batch.to() => Step::Continue,
                     Item::Record(message) => {
-                        let fate = classify::add(&mut self.batch, &message, &self.rule);
+                        let fate = classify::add(&mut self.batch, &message, &self.rules);
                         self.records += 1;
                         self.unclassified += u64::from(fate == Fate::Unclassified);
                         Step::Continue
@@ -148,6 +148,7 @@ impl Follower {
                     Item::OutOfRange => {
                         Step::End(Turn::Stopped(ReadError::OutOfRange(self.batch.to())))
                     }
+                    Item::Truncated(to) => Step::End(Turn::Stopped(ReadError::Truncated(to))),
                     Item::Failed(text) => Step::End(Turn::Stopped(ReadError::Failed(text))),
                 };
                 self.fetched.discard_front();

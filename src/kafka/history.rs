@@ -17,6 +17,7 @@ use rdkafka::consumer::Consumer as _;
 use crate::kafka::answer::Answer;
 use crate::kafka::classify;
 use crate::kafka::classify::Fate;
+use crate::kafka::classify::Rules;
 use crate::kafka::client;
 use crate::kafka::client::Client;
 use crate::kafka::native::queue::Fetched;
@@ -30,12 +31,12 @@ use crate::log::partition::Cursor;
 use crate::log::partition::SharedPartition;
 use crate::registry::directory::Directory;
 use crate::registry::message::ReadError;
-use crate::tenancy::rule::TenancyRule;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
 use crate::types::ids::TopicName;
 use crate::types::limits::HISTORY_CHUNK_BYTES;
+use crate::types::trace::Sampler;
 
 /// A piece of history to be read.
 #[derive(Debug)]
@@ -63,6 +64,7 @@ pub(in crate::kafka) struct HistoryReader {
     answers: Sender<Answer>,
     directory: Arc<Directory>,
     status: Arc<KafkaStatus>,
+    sampler: Sampler,
     sweep: Option<Sweep>,
 }
 
@@ -91,8 +93,9 @@ impl HistoryReader {
         answers: Sender<Answer>,
         directory: Arc<Directory>,
         status: Arc<KafkaStatus>,
+        sampler: Sampler,
     ) -> Self {
-        Self { index, client, chunks, answers, directory, status, sweep: None }
+        Self { index, client, chunks, answers, directory, status, sampler, sweep: None }
     }
 
     /// Reads what it is asked for until nobody can ask any more.
@@ -159,7 +162,12 @@ impl HistoryReader {
 
     /// Collects records from the sweep's place on.
     fn collect(&self, chunk: &Chunk, sweep: &mut Sweep) -> Result<(Batch, End), ReadError> {
-        let rule = self.directory.key(chunk.source).rule;
+        let rules = Rules {
+            tenancy: self.directory.key(chunk.source).rule,
+            sampler: self.sampler.clone(),
+            topic: chunk.topic.clone(),
+            partition: chunk.partition.id(),
+        };
         let mut batch = BatchBuilder::new(chunk.from.offset);
         let (mut records, mut unclassified) = (0, 0);
         let mut progress_at = Instant::now();
@@ -180,7 +188,7 @@ impl HistoryReader {
                 client::serve(&self.client);
                 continue;
             };
-            match step(&item, &mut batch, chunk.until, &rule) {
+            match step(&item, &mut batch, chunk.until, &rules) {
                 Step::Added(fate) => {
                     records += 1;
                     unclassified += u64::from(fate == Fate::Unclassified);
@@ -195,7 +203,7 @@ impl HistoryReader {
             }
             sweep.fetched.discard_front();
         };
-        let batch = batch.finish();
+        let batch = batch.finish().received(Instant::now());
         let counts = self.status.counts_of(chunk.source);
         counts.add_history(records, batch.bytes(), unclassified);
         Ok((batch, end))
@@ -254,14 +262,14 @@ enum Step {
     Failed(ReadError),
 }
 
-fn step(item: &Item<'_>, batch: &mut BatchBuilder, until: Offset, rule: &TenancyRule) -> Step {
+fn step(item: &Item<'_>, batch: &mut BatchBuilder, until: Offset, rules: &Rules) -> Step {
     match item {
         Item::Record(message) if message.offset() < batch.to() => Step::Passed,
         Item::Record(message) if message.offset() >= until => {
             batch.skip_to(until);
             Step::Beyond
         }
-        Item::Record(message) => Step::Added(classify::add(batch, message, rule)),
+        Item::Record(message) => Step::Added(classify::add(batch, message, rules)),
         Item::End(offset) if *offset >= until => {
             batch.skip_to(until);
             Step::Beyond
@@ -273,6 +281,10 @@ fn step(item: &Item<'_>, batch: &mut BatchBuilder, until: Offset, rule: &Tenancy
             Step::AtEnd
         }
         Item::OutOfRange => Step::Failed(ReadError::OutOfRange(batch.to())),
+        // The live reader meets it too, and clients are told by that.
+        Item::Truncated(to) => {
+            Step::Failed(ReadError::Failed(format!("the log was cut off at {to}")))
+        }
         Item::Failed(text) => Step::Failed(ReadError::Failed(text.clone())),
     }
 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::kafka::classify;
 use crate::kafka::classify::Fate;
+use crate::kafka::classify::Rules;
 use crate::kafka::client;
 use crate::kafka::client::Client;
 use crate::kafka::config::KafkaConfig;
@@ -29,6 +30,7 @@ use crate::tenancy::channel::SourceKey;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::limits::HISTORY_CHUNK_BYTES;
+use crate::types::trace::Sampler;
 
 /// What stands at an offset.
 #[derive(Debug)]
@@ -127,6 +129,13 @@ impl Peek {
         list.add_partition_offset(topic.as_str(), self.partition.as_kafka(), start)?;
         let mut fetched = Fetched::new(&self.client);
         self.client.incremental_assign(&list)?;
+        let rules = Rules {
+            tenancy: self.source.rule.clone(),
+            // Nobody is delivered what is only looked at.
+            sampler: Sampler::Off,
+            topic: topic.clone(),
+            partition: self.partition,
+        };
         let mut batch = BatchBuilder::new(from);
         let mut unclassified = 0;
         let mut progress_at = Instant::now();
@@ -148,7 +157,7 @@ impl Peek {
                 Item::Record(message) if message.offset() < batch.to() => {}
                 Item::Record(message) if message.offset() >= to => batch.skip_to(to),
                 Item::Record(message) => {
-                    let fate = classify::add(&mut batch, &message, &self.source.rule);
+                    let fate = classify::add(&mut batch, &message, &rules);
                     unclassified += u64::from(fate == Fate::Unclassified);
                 }
                 Item::End(offset) => {
@@ -156,6 +165,7 @@ impl Peek {
                     break Ok(());
                 }
                 Item::OutOfRange => break Err(self.failed("the offset is out of range".into())),
+                Item::Truncated(at) => break Err(self.failed(format!("it was cut off at {at}"))),
                 Item::Failed(reason) => break Err(self.failed(reason)),
             }
             fetched.discard_front();

@@ -22,6 +22,7 @@ use rdkafka::consumer::Consumer as _;
 use tracing::warn;
 
 use crate::kafka::answer::Answer;
+use crate::kafka::classify::Rules;
 use crate::kafka::client;
 use crate::kafka::client::Client;
 use crate::kafka::error::KafkaError;
@@ -40,6 +41,7 @@ use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
 use crate::types::ids::TopicName;
 use crate::types::latency::Latencies;
+use crate::types::trace::Sampler;
 
 /// What the live reader is told to do.
 #[derive(Debug)]
@@ -66,6 +68,7 @@ pub(in crate::kafka) struct Reader {
     directory: Arc<Directory>,
     status: Arc<KafkaStatus>,
     answers: Sender<Answer>,
+    sampler: Sampler,
     lanes: Vec<Lane>,
     followers: HashMap<AssignmentId, Follower>,
     by_place: HashMap<Place, AssignmentId>,
@@ -95,6 +98,7 @@ impl Reader {
         directory: Arc<Directory>,
         status: Arc<KafkaStatus>,
         answers: Sender<Answer>,
+        sampler: Sampler,
     ) -> Result<Self, KafkaError> {
         let lanes = vec![Lane::new(&config, &status)?];
         Ok(Self {
@@ -103,6 +107,7 @@ impl Reader {
             directory,
             status,
             answers,
+            sampler,
             lanes,
             followers: HashMap::new(),
             by_place: HashMap::new(),
@@ -224,11 +229,16 @@ impl Reader {
             )
             .expect("an offset is not negative");
             ids.push(id);
-            let rule = self.directory.key(assignment.source).rule;
+            let rules = Rules {
+                tenancy: self.directory.key(assignment.source).rule,
+                sampler: self.sampler.clone(),
+                topic: assignment.topic.clone(),
+                partition,
+            };
             self.by_place.insert((assignment.source, partition), id);
             self.unheard.push_back((now, id));
             let follower =
-                Follower::new(assignment, lane, client, queue, rule, &self.inbox, &self.status);
+                Follower::new(assignment, lane, client, queue, rules, &self.inbox, &self.status);
             self.followers.insert(id, follower);
         }
         for (lane, (list, ids)) in lists {

@@ -199,6 +199,7 @@ impl KafkaStatus {
     pub(in crate::kafka) fn count_read_stop(&self, error: &ReadError) {
         let reason = match error {
             ReadError::OutOfRange(_) => "out_of_range",
+            ReadError::Truncated(_) => "truncated",
             ReadError::Failed(_) => "failed",
         };
         *self.lock().read_stops.entry(reason).or_default() += 1;
@@ -266,4 +267,4 @@ impl KafkaStatus {
 const CLIENT_ERRORS: [&str; 7] =
     ["all_brokers_down", "transport", "resolve", "authentication", "tls", "timed_out", "other"];
 /// Why the reading of a partition stops.
-const READ_STOPS: [&str; 2] = ["out_of_range", "failed"];
+const READ_STOPS: [&str; 3] = ["out_of_range", "truncated", "failed"];

@@ -9,6 +9,7 @@ use crate::types::record::Owner;
 use crate::types::record::RawRecord;
 use crate::types::record::Record;
 use crate::types::record::Value;
+use crate::types::trace::Origin;
 
 /// A run of records of one partition: all that somebody may see in
 /// `[from, to)`. Its bytes stand in one piece of memory and never change.
@@ -19,6 +20,16 @@ pub struct Batch {
     received_at: Option<Instant>,
     entries: Box<[Entry]>,
     data: Box<[u8]>,
+    /// The few that are traced, in order; mostly empty.
+    traced: Box<[Traced]>,
+}
+
+/// A record of a batch that is traced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traced {
+    /// Its place, as [`Batch::record`] counts.
+    pub index: usize,
+    pub origin: Origin,
 }
 
 impl Batch {
@@ -61,7 +72,14 @@ impl Batch {
 
     /// Returns the bytes that the batch takes in memory.
     pub fn bytes(&self) -> u64 {
-        (size_of::<Self>() + size_of_val(&*self.entries) + self.data.len()) as u64
+        let lists = size_of_val(&*self.entries) + size_of_val(&*self.traced);
+        (size_of::<Self>() + lists + self.data.len()) as u64
+    }
+
+    /// Returns the traced records from `index` on, in order.
+    pub fn traced_from(&self, index: usize) -> &[Traced] {
+        let first = self.traced.partition_point(|traced| traced.index < index);
+        &self.traced[first..]
     }
 
     /// Returns the record at `index`, counted from zero.
@@ -109,12 +127,13 @@ pub struct BatchBuilder {
     to: Offset,
     entries: Vec<Entry>,
     data: Vec<u8>,
+    traced: Vec<Traced>,
 }
 
 impl BatchBuilder {
     /// Begins a batch that covers offsets from `from` on.
     pub fn new(from: Offset) -> Self {
-        Self { from, to: from, entries: Vec::new(), data: Vec::new() }
+        Self { from, to: from, entries: Vec::new(), data: Vec::new(), traced: Vec::new() }
     }
 
     /// Adds a record that `owner` may see under `key`, which may be a part of
@@ -151,6 +170,16 @@ impl BatchBuilder {
         });
     }
 
+    /// Notes that the record which was pushed last is traced.
+    ///
+    /// # Panics
+    ///
+    /// When none was pushed.
+    pub fn trace(&mut self, origin: Origin) {
+        let index = self.entries.len().checked_sub(1).expect("a record was pushed");
+        self.traced.push(Traced { index, origin });
+    }
+
     /// Covers all offsets below `to`: those not pushed are seen by nobody.
     ///
     /// # Panics
@@ -184,6 +213,7 @@ impl BatchBuilder {
             received_at: None,
             entries: self.entries.into_boxed_slice(),
             data: self.data.into_boxed_slice(),
+            traced: self.traced.into_boxed_slice(),
         }
     }
 }
@@ -260,6 +290,7 @@ fn u32_len(len: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::trace::TraceId;
 
     fn offset(raw: i64) -> Offset {
         Offset::from_kafka(raw).expect("not negative")
@@ -292,6 +323,25 @@ mod tests {
         assert_eq!((batch.record(1).key, batch.record(1).value), (None, Value::Null));
         assert_eq!(batch.record(2).key, Some(&b""[..]));
         assert_eq!(batch.record(2).value, Value::Bytes(b"\xff"));
+    }
+
+    #[test]
+    fn traced_records_are_found_from_any_place_on() {
+        let origin = |number| Origin {
+            trace: TraceId::from_number(number).expect("not zero"),
+            parent: None,
+        };
+        let mut builder = BatchBuilder::new(offset(0));
+        for at in 0..4_u8 {
+            builder.push(&raw(i64::from(at), None, None), Owner::Shared, None);
+            if at % 2 == 1 {
+                builder.trace(origin(u128::from(at)));
+            }
+        }
+        let batch = builder.finish();
+        let found = |from| batch.traced_from(from).iter().map(|t| t.index).collect::<Vec<_>>();
+        assert_eq!((found(0), found(1), found(2)), (vec![1, 3], vec![1, 3], vec![3]));
+        assert_eq!((found(4), batch.traced_from(3)[0].origin), (vec![], origin(3)));
     }
 
     #[test]

@@ -92,6 +92,8 @@ struct Source {
     /// Those of them whose offsets are yet to be looked up: what is under way may
     /// be older than what they have read.
     relocating_next: BTreeSet<PartitionId>,
+    /// Where the logs of some of them were cut off, though they have grown since.
+    diverged: BTreeMap<PartitionId, Offset>,
     /// Bounds below what was read, until it is known whose they are.
     shortened: Option<Shortened>,
     /// Questions that wait for the answer to one like them.
@@ -293,8 +295,15 @@ impl Intake {
         if source.phase != Phase::Reading || partition.index() >= source.partitions_live {
             return;
         }
+        if let ReadError::Truncated(to) = error {
+            source.diverged.insert(partition, to);
+        }
         match error {
-            ReadError::OutOfRange(_) => {
+            ReadError::OutOfRange(_) | ReadError::Truncated(_) => {
+                // Another reading may be about to begin: bounds that are looked up
+                // beside it could be older than what it then reads, and would be
+                // taken for those of a log that became shorter.
+                self.tasks.retain(|task| !is_assignment(task, id, partition));
                 source.relocating.insert(partition);
                 source.relocating_next.insert(partition);
                 self.relocate_next(id);
@@ -325,7 +334,7 @@ impl Intake {
                     Purpose::Answer { lookup: Lookup::Bounds, to: Vec::new() },
                 );
             }
-            Err(ReadError::Failed(_)) => {
+            Err(ReadError::Failed(_) | ReadError::Truncated(_)) => {
                 let retry_at = now + self.settings.retry_interval;
                 self.history.handle_failure(id, partition, Some(retry_at));
             }
@@ -423,6 +432,7 @@ impl Intake {
             partitions_live: 0,
             relocating: BTreeSet::new(),
             relocating_next: BTreeSet::new(),
+            diverged: BTreeMap::new(),
             shortened: None,
             queued: BTreeMap::new(),
             doubted: Vec::new(),
@@ -567,6 +577,7 @@ impl Intake {
         source.topic_id = description.topic_id;
         source.relocating.clear();
         source.relocating_next.clear();
+        source.diverged.clear();
         self.retries.retain(|(_, of, _)| *of != id);
         source.shortened = None;
         for partition in &source.partitions {
@@ -623,8 +634,19 @@ impl Intake {
     /// Places the readers anew that were out of range. A log that became shorter
     /// may be that of a topic that was made again, which clients must be told as
     /// what it is: then the topic is looked at first.
-    fn relocate(&mut self, id: SourceId, partitions: BTreeSet<PartitionId>, bounds: Vec<Bounds>) {
+    fn relocate(
+        &mut self,
+        id: SourceId,
+        partitions: BTreeSet<PartitionId>,
+        mut bounds: Vec<Bounds>,
+    ) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
+        for partition in &partitions {
+            let to = source.diverged.remove(partition);
+            if let (Some(to), Some(bounds)) = (to, bounds.get_mut(partition.index())) {
+                bounds.end = bounds.end.min(to.max(bounds.start));
+            }
+        }
         let shorter = partitions.iter().any(|partition| {
             let (log, bounds) =
                 (source.partitions.get(partition.index()), bounds.get(partition.index()));
@@ -889,6 +911,10 @@ fn add_partitions(
     source.partitions[known.min(source.partitions.len())..].to_vec()
 }
 
+fn is_assignment(task: &Task, id: SourceId, wanted: PartitionId) -> bool {
+    matches!(task, Task::Assign { source, partition, .. } if (*source, partition.id()) == (id, wanted))
+}
+
 fn assignment(source: SourceId, topic: &TopicName, partition: &Arc<SharedPartition>) -> Task {
     Task::Assign { source, topic: topic.clone(), partition: Arc::clone(partition) }
 }
@@ -1001,6 +1027,36 @@ mod tests {
         rig.find_shorter();
         rig.describe(2);
         assert!(matches!(rig.read(at), Read::Recreated { topic_id, .. } if topic_id == id(2)));
+    }
+
+    #[test]
+    fn a_log_that_was_cut_off_and_has_grown_since_is_told_as_shorter() {
+        let mut rig = Rig::start();
+        let at = rig.partition.end();
+        let to = Offset::from_kafka(7).expect("not negative");
+        let error = ReadError::Truncated(to);
+        rig.intake.handle_read_error(rig.source, rig.partition.id(), error, rig.now);
+        rig.offsets(25);
+        rig.describe(1);
+        assert!(matches!(rig.read(at), Read::Truncated { to: end } if end.offset == to));
+        assert_eq!(rig.partition.end().offset, to, "what it has now is read from there");
+    }
+
+    #[test]
+    fn no_reading_begins_beside_bounds_that_are_looked_up_for_it() {
+        let mut rig = Rig::start();
+        let (source, id, now) = (rig.source, rig.partition.id(), rig.now);
+        let expired = ReadError::OutOfRange(Offset::ZERO);
+        rig.intake.handle_history(source, id, Err(expired.clone()), now);
+        let Some(Task::ListOffsets { request, .. }) = rig.next() else { panic!("no bounds") };
+        let at = Offset::from_kafka(12).expect("not negative");
+        let bounds = Bounds { start: at, end: at, at_timestamp: at };
+        rig.intake.handle_offsets(request, Ok(vec![bounds]), now);
+        // What these bounds want to be read is not begun yet.
+        rig.intake.handle_read_error(source, id, expired, now);
+        assert!(matches!(rig.next(), Some(Task::ListOffsets { .. })));
+        let task = rig.next();
+        assert!(task.is_none(), "{task:?}");
     }
 
     #[test]

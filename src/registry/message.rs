@@ -139,6 +139,10 @@ pub enum ReadError {
     /// The offset wanted is below the oldest or above the newest.
     #[error("offset {0} is out of range")]
     OutOfRange(Offset),
+    /// The log was cut off at this offset and has grown since: from there on it
+    /// has other records than were read.
+    #[error("the log was cut off at offset {0}")]
+    Truncated(Offset),
     /// Anything else; the partition will be tried again.
     #[error("{0}")]
     Failed(String),

@@ -53,6 +53,7 @@ pub(in crate::server) async fn drive(
         }
         worker.handle_deadline();
         worker.publish();
+        worker.tell_spans();
         if said == Said::Nothing && worker.is_drained() {
             said = Said::Drained;
             // The channel has a place for each shard.

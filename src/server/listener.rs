@@ -56,6 +56,7 @@ use crate::server::worker::Worker;
 use crate::telemetry::events::ListenerFailed;
 use crate::telemetry::metric;
 use crate::telemetry::recorder;
+use crate::telemetry::traces::queue::SpanQueue;
 use crate::tenancy::verify::Verify;
 use crate::types::ids::ShardId;
 
@@ -66,6 +67,8 @@ pub struct WorkerParts {
     pub verifier: Arc<dyn Verify>,
     /// Where wishes for the Kafka side go.
     pub commands: Sender<Command>,
+    /// Where spans go.
+    pub spans: SpanQueue,
     /// Makes the shard of a worker, on the worker's own thread.
     pub shard: Arc<dyn Fn(ShardId) -> Shard + Send + Sync>,
 }
@@ -128,6 +131,7 @@ impl Listener {
                     (parts.shard)(shard),
                     parts.commands.clone(),
                     Arc::clone(&parts.directory),
+                    parts.spans.clone(),
                 );
                 let inquiries = {
                     let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);

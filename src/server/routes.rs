@@ -127,7 +127,7 @@ fn admit(
     let (mut response, _, _) =
         actix_ws::handle_with_protocols(request, payload, handshake.subprotocol.as_slice())
             .map_err(|_| Refusal::BadHandshake("the handshake is not one of RFC 6455"))?;
-    let opening = Opening { encoding: handshake.encoding, principal, user_agent };
+    let opening = Opening { encoding: handshake.encoding, principal, user_agent, trace: None };
     response.extensions_mut().insert(Takeover(opening));
     Ok(response)
 }

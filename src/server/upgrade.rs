@@ -14,6 +14,7 @@ use actix_http::body::MessageBody;
 use actix_http::h1::Codec;
 use actix_http::h1::Message;
 use actix_service::Service;
+use actix_web::HttpMessage as _;
 use actix_web::HttpResponse;
 use actix_web::body::to_bytes_limited;
 use actix_web::dev::ServiceResponse;
@@ -22,6 +23,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use crate::server::link;
 use crate::server::refusal::Refusal;
@@ -30,6 +32,7 @@ use crate::server::routes::Takeover;
 use crate::server::settings::SocketSettings;
 use crate::server::worker::Worker;
 use crate::telemetry::events::HandshakeFailed;
+use crate::telemetry::traces::handshake::HandshakeSpan;
 
 /// Serves one request that asks for an upgrade: lets the application answer it,
 /// and where the answer says so, takes the stream from actix.
@@ -43,7 +46,9 @@ pub(in crate::server) async fn serve<S, B>(
     S: Service<Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
     B: MessageBody + 'static,
 {
-    let (mut response, takeover) = match application.call(request).await {
+    let handshake = HandshakeSpan::start(|name| request.headers().get(name)?.to_str().ok());
+    let answer = application.call(request).instrument(handshake.span().clone()).await;
+    let (mut response, takeover) = match answer {
         Ok(answer) => {
             let mut response = answer.into_parts().1.map_into_boxed_body();
             let takeover = response.extensions_mut().remove::<Takeover>();
@@ -53,16 +58,22 @@ pub(in crate::server) async fn serve<S, B>(
     };
     let parts = framed.into_parts();
     let result = match takeover {
-        None => respond(parts, response).await,
-        Some(Takeover(opening)) => {
+        None => {
+            handshake.answered(response.status().as_u16());
+            respond(parts, response).await
+        }
+        Some(Takeover(mut opening)) => {
+            opening.trace = handshake.origin();
             // The place is taken before the answer is written, so that nobody is
             // welcomed and then sent away.
             match worker.open(opening) {
                 Err(reason) => {
                     response = routes::refuse(&Refusal::from(reason));
+                    handshake.answered(response.status().as_u16());
                     respond(parts, response).await
                 }
                 Ok(key) => {
+                    handshake.answered(response.status().as_u16());
                     let taken = take(parts, response, sockets).await;
                     taken.map_or_else(
                         |error| {
@@ -70,7 +81,10 @@ pub(in crate::server) async fn serve<S, B>(
                             Err(error)
                         },
                         |(stream, mut received)| {
-                            worker.connect(key, stream, &mut received);
+                            let connect = || worker.connect(key, stream, &mut received);
+                            if let Some(connection) = handshake.span().in_scope(connect) {
+                                handshake.connected(connection);
+                            }
                             Ok(())
                         },
                     )

@@ -32,6 +32,8 @@ use crate::telemetry::events::ConnectionEnded;
 use crate::telemetry::events::ConnectionOpened;
 use crate::telemetry::events::End;
 use crate::telemetry::publish::Publisher;
+use crate::telemetry::traces::queue::SpanQueue;
+use crate::types::ids::ConnectionId;
 use crate::types::ids::ShardId;
 use crate::types::ids::Timestamp;
 use crate::types::moment::Moment;
@@ -57,6 +59,7 @@ pub(in crate::server) struct Worker {
     lingering: Rc<Cell<usize>>,
     mode: Cell<Mode>,
     publisher: RefCell<Publisher>,
+    spans: SpanQueue,
 }
 
 /// Whether clients are welcome.
@@ -79,6 +82,7 @@ impl Worker {
         shard: Shard,
         commands: Sender<Command>,
         directory: Arc<Directory>,
+        spans: SpanQueue,
     ) -> Rc<Self> {
         Rc::new(Self {
             shard: RefCell::new(shard),
@@ -92,6 +96,7 @@ impl Worker {
             lingering: Rc::default(),
             mode: Cell::new(Mode::Serving),
             publisher: RefCell::new(Publisher::new(id)),
+            spans,
         })
     }
 
@@ -115,17 +120,16 @@ impl Worker {
         self.shard.borrow_mut().handle_open(opening, now()).ok_or(NoRoom::Full)
     }
 
-    /// Gives the connection its socket, and what was read of it already.
+    /// Gives the connection its socket, and what was read of it already; returns
+    /// its name.
     pub(in crate::server) fn connect(
         self: &Rc<Self>,
         key: ConnectionKey,
         stream: TcpStream,
         received: &mut [u8],
-    ) {
-        let Some(id) = self.shard.borrow().connection_id(key) else {
-            // The shard gave it up before it had a socket.
-            return;
-        };
+    ) -> Option<ConnectionId> {
+        // The shard may have given it up before it had a socket.
+        let id = self.shard.borrow().connection_id(key)?;
         ConnectionOpened { connection: id, peer: stream.peer_addr().ok() }.emit();
         let link = Link::new(key, id, stream);
         self.links.borrow_mut().insert(key, Rc::clone(&link));
@@ -135,6 +139,7 @@ impl Worker {
         }
         // What the shard said before there was a socket is still in the outbox.
         self.flush(&link);
+        Some(id)
     }
 
     /// Forgets a connection whose handshake could not be answered.
@@ -256,6 +261,13 @@ impl Worker {
         self.publisher.borrow_mut().late(late);
     }
 
+    /// Hands over the spans that have ended.
+    pub(in crate::server) fn tell_spans(&self) {
+        if self.shard.borrow().has_spans() {
+            self.spans.offer(self.shard.borrow_mut().take_spans());
+        }
+    }
+
     /// Returns when the driver must run again, and remembers it: whoever brings
     /// an earlier deadline wakes the driver.
     pub(in crate::server) fn arm(&self) -> Instant {
@@ -314,6 +326,9 @@ impl Worker {
     /// Writes what is unsent until the socket takes no more.
     fn write(&self, link: &Rc<Link>) {
         for _ in 0..WRITES_MAX {
+            if self.shard.borrow().is_traced(link.key) {
+                self.shard.borrow_mut().handle_writing(link.key, Instant::now());
+            }
             let written = {
                 let shard = self.shard.borrow();
                 let unsent = shard.outbox(link.key).filter(|outbox| !outbox.is_empty());

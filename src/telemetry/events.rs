@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use metrics::counter;
 
+use crate::delivery::span::Deliver;
+use crate::delivery::span::RecordRef;
 use crate::telemetry::metric;
 use crate::types::ids::ConnectionId;
+use crate::types::trace::TraceId;
 
 /// A request did not become a WebSocket.
 #[derive(Debug)]
@@ -173,6 +176,60 @@ impl DrainEnded {
     /// Logs it.
     pub fn emit(&self) {
         tracing::info!(outcome = self.outcome, "drained");
+    }
+}
+
+/// A traced record was given to the live followers of a feed, or to one client
+/// that catches up.
+#[derive(Debug)]
+pub struct Delivered<'a> {
+    pub trace: TraceId,
+    pub deliver: &'a Deliver,
+}
+
+impl Delivered<'_> {
+    /// Logs it, so that a line leads to its trace.
+    pub fn emit(&self) {
+        let Self { trace, deliver } = self;
+        let RecordRef { partition, offset } = deliver.record;
+        tracing::debug!(
+            trace_id = %trace,
+            channel = %deliver.channel,
+            %partition,
+            %offset,
+            matched = deliver.matched,
+            sent = deliver.sent,
+            behind = deliver.behind,
+            "delivered"
+        );
+    }
+}
+
+/// The collector did not take spans; they are dropped and counted until it does.
+#[derive(Debug)]
+pub struct CollectorFailed<'a> {
+    pub endpoint: &'a str,
+    pub reason: &'a str,
+}
+
+impl CollectorFailed<'_> {
+    /// Logs it.
+    pub fn emit(&self) {
+        let Self { endpoint, reason } = self;
+        tracing::warn!(endpoint, reason, "the collector takes no spans: they are dropped");
+    }
+}
+
+/// The collector takes spans again.
+#[derive(Debug)]
+pub struct CollectorAnswers<'a> {
+    pub endpoint: &'a str,
+}
+
+impl CollectorAnswers<'_> {
+    /// Logs it.
+    pub fn emit(&self) {
+        tracing::info!(endpoint = self.endpoint, "the collector takes spans again");
     }
 }
 

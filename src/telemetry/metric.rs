@@ -115,6 +115,8 @@ metrics! {
     [channel] Counter CHANNEL_BYTES = "brucke_channel_frame_bytes_total": "Bytes of record frames of each channel put on their way to a client.";
     Gauge READY = "brucke_ready": "1 when this replica is ready, as /readyz has it.";
     Gauge TOPICS_FAILING = "brucke_topics_failing": "Topics that can't be read now; /readyz names them.";
+    Counter SPANS_EXPORTED = "brucke_spans_exported_total": "Spans of traces that the collector took.";
+    [reason] Counter SPANS_DROPPED = "brucke_spans_dropped_total": "Spans of traces that were lost: `queue_full` and `export_failed` by a collector that is slow or gone, `shard_full` by more traced records than a worker notes. Records are never lost for them.";
     [version] Gauge BUILD_INFO = "brucke_build_info": "Always 1; says which version runs.";
     Counter PROCESS_CPU = "process_cpu_seconds_total": "Seconds of processor time that the process has used.";
     Gauge PROCESS_RESIDENT = "process_resident_memory_bytes": "Bytes of memory that the process has in use.";

@@ -12,3 +12,4 @@ pub mod positions;
 pub mod record;
 pub mod sabotage;
 pub mod setting;
+pub mod trace;

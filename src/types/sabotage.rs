@@ -23,8 +23,6 @@ pub enum Defect {
     GapTooLong,
     /// A cursor beyond the end of a log that became shorter goes back in silence.
     SilentTruncation,
-    /// History that was read before the log became shorter is kept.
-    StaleHistory,
     /// Whoever joins a feed moves the others' position to its own.
     JoinMovesFeed,
     /// History that begins after the cursor is taken for what stands at it.
@@ -37,7 +35,7 @@ pub enum Defect {
 
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::SkipAtJoin,
         Self::RepeatAfterFullFrame,
         Self::ForgetTenantInHistory,
@@ -46,7 +44,6 @@ impl Defect {
         Self::ProgressTooEarly,
         Self::GapTooLong,
         Self::SilentTruncation,
-        Self::StaleHistory,
         Self::JoinMovesFeed,
         Self::ReadAfterHole,
         Self::NewPartitionAtEnd,

@@ -1,6 +1,5 @@
 //! `brucke doctor` against Apache Kafka, as it is and where something is wrong.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
@@ -72,7 +71,7 @@ fn topics_retention_and_clocks_are_held_against_the_configuration() {
 fn what_keeps_brokers_from_answering_is_said_in_sentences() {
     let users = vec![("reader".to_owned(), "right-password".to_owned())];
     let options =
-        KafkaOptions { properties: BTreeMap::new(), secure: Some(SecureListener { users }) };
+        KafkaOptions { secure: Some(SecureListener { users }), ..KafkaOptions::default() };
     let cluster = KafkaCluster::start_with(1, &options);
     let topic = fresh_topic("secure");
     cluster.admin().create_topic(&topic, 1, &[]);

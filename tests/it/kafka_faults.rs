@@ -96,6 +96,7 @@ fn cluster_with_rules() -> KafkaCluster {
     let options = KafkaOptions {
         properties: properties.map(own).into(),
         secure: Some(SecureListener { users }),
+        detours: Vec::new(),
     };
     KafkaCluster::start_with(1, &options)
 }

@@ -24,3 +24,4 @@ mod truth_secrets;
 mod truth_slow;
 mod truth_starts;
 mod truth_tenants;
+mod truth_traces;

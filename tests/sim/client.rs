@@ -27,6 +27,7 @@ use brucke::types::ids::SubId;
 use brucke::types::ids::TenantId;
 use brucke::types::ids::Timestamp;
 use brucke::types::moment::Moment;
+use brucke::types::positions::Positions;
 
 use crate::channels::Kind;
 use crate::kafka::Kafka;
@@ -86,6 +87,9 @@ pub(crate) struct Sub {
     pub(crate) liveness: Liveness,
     /// Frames of records that have not been acknowledged.
     unacknowledged: Vec<(PartitionId, Offset, usize)>,
+    /// What was last acknowledged: of a subscription that was asked for again it
+    /// may be more than the server has sent.
+    acknowledged: Positions,
     /// Whether the log began anew: an acknowledgement of what was before may be
     /// on its way, and is then taken for one of what came after.
     anew: Anew,
@@ -243,6 +247,7 @@ impl Client {
                 let positions = sub.ledger.place().expect("it is active").positions.clone();
                 let sub = &mut self.subs[index];
                 sub.unacknowledged.retain(|(p, to, _)| positions.get(p).is_none_or(|at| at < to));
+                sub.acknowledged.clone_from(&positions);
                 self.send(&ClientFrame::Ack { sub: number, positions }, rng);
             }
             Phase::Active(number) if ends != Ends::None && rng.u8(0..200) == 0 => {
@@ -435,6 +440,7 @@ impl Sub {
             phase: Phase::Idle(now.instant),
             liveness: Liveness::NotYet,
             unacknowledged: Vec::new(),
+            acknowledged: Positions::new(),
             anew: Anew::No,
         }
     }
@@ -454,6 +460,7 @@ impl Sub {
         self.phase = Phase::Idle(again_at);
         self.liveness = Liveness::NotYet;
         self.unacknowledged.clear();
+        self.acknowledged.clear();
         self.anew = Anew::No;
     }
 
@@ -462,7 +469,11 @@ impl Sub {
         if let Some(window) = self.window {
             let count = records.records.len();
             self.unacknowledged.push((records.partition, records.to, count));
-            let sum: usize = self.unacknowledged.iter().map(|(.., count)| count).sum();
+            let is_new = |p: &PartitionId, to: &Offset| {
+                self.acknowledged.get(p).is_none_or(|acknowledged| acknowledged < to)
+            };
+            let new = self.unacknowledged.iter().filter(|(p, to, _)| is_new(p, to));
+            let sum: usize = new.map(|(.., count)| count).sum();
             if sum > window.get() as usize && self.anew == Anew::No {
                 return Err(format!("{sum} records unacknowledged, and the window is {window}"));
             }
@@ -473,6 +484,7 @@ impl Sub {
     fn handle_gap(&mut self, kafka: &Kafka, gap: &Gap) -> Result<(), Violation> {
         self.ledger.gap(kafka, gap)?;
         self.unacknowledged.retain(|(partition, ..)| *partition != gap.partition);
+        self.acknowledged.remove(&gap.partition);
         if gap.reason != GapReason::Retention {
             self.anew = Anew::Yes;
         }

@@ -19,6 +19,7 @@ mod profile;
 mod replica;
 mod room;
 mod run;
+mod scripted;
 mod seeds;
 mod socket;
 mod trace;

@@ -92,7 +92,7 @@ fn settings(rng: &mut fastrand::Rng) -> Settings {
 
 /// Reads tokens that say in clear text whose they are.
 #[derive(Debug)]
-struct Verifier;
+pub(crate) struct Verifier;
 
 /// Returns a token of this tenant's, good until `expires_at`.
 pub(crate) fn token(tenant: &TenantId, expires_at: Timestamp) -> Token {

@@ -257,7 +257,8 @@ impl Room {
             Job::ReadHistory(chunk) => {
                 // What Kafka gave is old by the time that it is in the log.
                 let batch = self.read_history(kafka, &chunk, now, rng);
-                return self.brought.push((now + delay(rng), chunk, batch));
+                let pause = if rng.u8(0..16) == 0 { delay(rng) } else { Duration::ZERO };
+                return self.brought.push((now + pause, chunk, batch));
             }
         };
         self.answers.push((now + delay(rng), answer));

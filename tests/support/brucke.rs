@@ -29,6 +29,7 @@ pub struct Brucke {
     folder: TempDir,
     port: u16,
     admin_port: u16,
+    environment: Vec<(String, String)>,
     process: Option<Child>,
 }
 
@@ -37,6 +38,11 @@ impl Brucke {
     /// [`mint`], and has these `[[channels]]`. `server` holds more keys of that
     /// section.
     pub fn start(kafka_servers: &str, server: &str, channels: &str) -> Self {
+        Self::start_with(kafka_servers, server, "", channels)
+    }
+
+    /// Does the same with more keys of `[kafka]`.
+    pub fn start_with(kafka_servers: &str, server: &str, kafka: &str, channels: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("brucke-").tempdir().expect("a folder");
         let ports = free_ports(2);
         let (port, admin_port) = (ports[0], ports[1]);
@@ -49,6 +55,7 @@ listen = "127.0.0.1:{port}"
 listen = "127.0.0.1:{admin_port}"
 [kafka]
 bootstrap_servers = ["{kafka_servers}"]
+{kafka}
 [[auth.issuers]]
 issuer = "{ISSUER}"
 audience = ["{AUDIENCE}"]
@@ -57,7 +64,7 @@ secret = "{SECRET}"
 {channels}"#
         );
         fs::write(folder.path().join(CONFIG_FILE), config).expect("a file");
-        let mut replica = Self { folder, port, admin_port, process: None };
+        let mut replica = Self { folder, port, admin_port, environment: Vec::new(), process: None };
         replica.restart();
         replica
     }
@@ -78,6 +85,25 @@ secret = "{SECRET}"
             let _ = process.kill();
             process.wait().expect("a killed process ends");
         }
+    }
+
+    /// Sets variables for the next starts, instead of those set before.
+    pub fn set_environment(&mut self, variables: Vec<(String, String)>) {
+        self.environment = variables;
+    }
+
+    /// Says whether the process runs.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Sends the process a signal such as `SIGSTOP`.
+    pub fn signal(&self, signal: libc::c_int) {
+        let process = self.process.as_ref().expect("the replica runs");
+        let id = i32::try_from(process.id()).expect("process ids are small");
+        // SAFETY: the process is our child and has not been waited for, so its
+        // id is still its own.
+        unsafe { libc::kill(id, signal) };
     }
 
     /// Asks the process to end, as a supervisor does, and waits until it has.
@@ -105,6 +131,7 @@ secret = "{SECRET}"
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_brucke"));
         command.arg("serve").arg("--config").arg(self.folder.path().join(CONFIG_FILE));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut process = spawn(command).expect("the binary runs");
         let stdout = process.stdout.take().expect("a pipe");
@@ -133,8 +160,13 @@ impl Drop for Brucke {
 
 /// Returns a token of `tenant` that is good for an hour.
 pub fn mint(tenant: &str) -> String {
+    mint_for(tenant, Duration::from_secs(3_600))
+}
+
+/// Returns a token of `tenant` that is good for so long.
+pub fn mint_for(tenant: &str, validity: Duration) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    let end = now + Duration::from_secs(3_600);
+    let end = now + validity;
     let claims = json!({
         "iss": ISSUER, "aud": AUDIENCE, "exp": end.as_secs(), "sub": "test", "tenant": tenant,
     });

@@ -44,6 +44,19 @@ pub struct KafkaOptions {
     pub properties: BTreeMap<String, String>,
     /// A second listener, with SASL over TLS.
     pub secure: Option<SecureListener>,
+    /// More listeners, which tell clients other ports than their own.
+    pub detours: Vec<Detour>,
+}
+
+/// A listener with SASL whose clients are told to come by ports of somebody
+/// between.
+#[derive(Debug, Clone)]
+pub struct Detour {
+    pub name: String,
+    /// Name and password of the one user, for PLAIN.
+    pub user: (String, String),
+    /// What is told, for each broker.
+    pub told: Vec<u16>,
 }
 
 /// Who may come in at the listener with SASL over TLS.
@@ -57,6 +70,8 @@ struct Node {
     id: usize,
     port: u16,
     secure_port: Option<u16>,
+    /// Name, own port and told port of each detour.
+    detours: Vec<(String, u16, u16)>,
     folder: PathBuf,
     process: Option<Child>,
 }
@@ -134,6 +149,55 @@ impl KafkaCluster {
         assert!(self.nodes[broker].process.is_none(), "broker {broker} runs");
         self.nodes[broker].launch();
         self.wait_until_complete();
+    }
+
+    /// Starts several brokers again at once and waits until they are known.
+    pub fn restart_all(&mut self, brokers: &[usize]) {
+        for &broker in brokers {
+            assert!(self.nodes[broker].process.is_none(), "broker {broker} runs");
+            self.nodes[broker].launch();
+        }
+        self.wait_until_complete();
+    }
+
+    /// Sends a broker a signal such as `SIGSTOP`.
+    pub fn signal(&self, broker: usize, signal: libc::c_int) {
+        let process = self.nodes[broker].process.as_ref().expect("the broker runs");
+        let id = i32::try_from(process.id()).expect("process ids are small");
+        // SAFETY: the process is our child and has not been waited for, so its
+        // id is still its own.
+        unsafe { libc::kill(id, signal) };
+    }
+
+    /// Returns the port on which a broker listens for those who take a detour.
+    pub fn detour_port(&self, broker: usize, detour: usize) -> u16 {
+        self.nodes[broker].detours[detour].1
+    }
+
+    /// Returns a broker's own port.
+    pub fn port(&self, broker: usize) -> u16 {
+        self.nodes[broker].port
+    }
+
+    /// Tells other ports from the broker's next start on, one for each detour.
+    pub fn move_detours(&mut self, broker: usize, told: &[u16]) {
+        let node = &mut self.nodes[broker];
+        for (detour, port) in node.detours.iter_mut().zip(told) {
+            detour.2 = *port;
+        }
+        let advertised = format!("advertised.listeners={}", node.advertised());
+        let text = fs::read_to_string(node.properties_file()).expect("a file");
+        let changed = text.lines().map(|line| match line.starts_with("advertised.listeners=") {
+            true => advertised.as_str(),
+            false => line,
+        });
+        let changed = changed.collect::<Vec<_>>().join("\n");
+        fs::write(node.properties_file(), changed + "\n").expect("a file");
+    }
+
+    /// Returns the folder of a partition on a broker.
+    pub fn partition_folder(&self, broker: usize, topic: &str, partition: u32) -> PathBuf {
+        self.nodes[broker].folder.join("data").join(format!("{topic}-{partition}"))
     }
 
     /// Runs one of Kafka's own tools and returns what it printed.
@@ -216,6 +280,12 @@ pub fn fresh_topic(purpose: &str) -> String {
 }
 
 impl Node {
+    fn advertised(&self) -> String {
+        let detours =
+            self.detours.iter().map(|(name, _, told)| format!(",{name}://127.0.0.1:{told}"));
+        format!("PLAINTEXT://127.0.0.1:{}{}", self.port, detours.collect::<String>())
+    }
+
     fn properties_file(&self) -> PathBuf {
         self.folder.join("server.properties")
     }
@@ -268,16 +338,19 @@ impl Node {
 
 /// Writes the files of all nodes: they name each other, so ports come first.
 fn lay_out(brokers: usize, options: &KafkaOptions, folder: &Path) -> Vec<Node> {
-    let mut ports = free_ports(brokers * 3).into_iter();
-    let mut port = || ports.next().expect("three ports a broker");
+    let mut ports = free_ports(brokers * (3 + options.detours.len())).into_iter();
+    let mut port = || ports.next().expect("enough ports for each broker");
     let mut nodes = Vec::new();
     let mut controllers = Vec::new();
     for id in 1..=brokers {
         let folder = folder.join(format!("broker-{id}"));
         fs::create_dir(&folder).expect("a folder");
         controllers.push(port());
-        let (port, secure_port) = (port(), options.secure.is_some().then(&mut port));
-        nodes.push(Node { id, port, secure_port, folder, process: None });
+        let (open, secure_port) = (port(), options.secure.is_some().then(&mut port));
+        let detours = options.detours.iter();
+        let detours = detours.map(|detour| (detour.name.clone(), port(), detour.told[id - 1]));
+        let detours = detours.collect();
+        nodes.push(Node { id, port: open, secure_port, detours, folder, process: None });
     }
     if options.secure.is_some() {
         make_certificate(folder);
@@ -338,6 +411,25 @@ fn properties(
         set("ssl.keystore.type", "PKCS12".to_owned());
         set("ssl.keystore.location", folder.join("broker.p12").display().to_string());
         set("ssl.keystore.password", KEYSTORE_PASSWORD.to_owned());
+    }
+    if !node.detours.is_empty() {
+        let own = node.detours.iter().map(|(name, own, _)| format!(",{name}://127.0.0.1:{own}"));
+        let own = own.collect::<String>();
+        set("listeners", format!("{open}{own},CONTROLLER://127.0.0.1:{controller}"));
+        set("advertised.listeners", node.advertised());
+        let map = node.detours.iter().map(|(name, ..)| format!(",{name}:SASL_PLAINTEXT"));
+        let map = map.collect::<String>();
+        let plain = "org.apache.kafka.common.security.plain.PlainLoginModule";
+        for Detour { name, user: (user, password), .. } in &options.detours {
+            let prefix = format!("listener.name.{}", name.to_lowercase());
+            let login = format!("{plain} required user_{user}=\"{password}\";");
+            set(&format!("{prefix}.plain.sasl.jaas.config"), login);
+            set(&format!("{prefix}.sasl.enabled.mechanisms"), "PLAIN".to_owned());
+        }
+        set(
+            "listener.security.protocol.map",
+            format!("PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{map}"),
+        );
     }
     all.extend(options.properties.clone());
     all

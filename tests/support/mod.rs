@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod brucke;
+pub mod jaeger;
 pub mod kafka_client;
 pub mod kafka_cluster;
 pub mod kafka_rig;

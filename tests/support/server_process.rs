@@ -43,6 +43,12 @@ impl ServerProcess {
     /// Starts a replica with these `[[channels]]` and some keys set otherwise,
     /// as environment variables without the prefix.
     pub fn start_with(channels: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_in(channels, settings, &[])
+    }
+
+    /// Starts a replica as [`ServerProcess::start_with`] does, with these variables
+    /// of others in its environment.
+    pub fn start_in(channels: &str, settings: &[(&str, &str)], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("brucke-").tempdir().expect("a folder");
         let servers = KafkaCluster::shared().bootstrap_servers();
         let config = format!(
@@ -66,6 +72,7 @@ secret = "{SECRET}"
         let mut command = Command::new(env!("CARGO_BIN_EXE_brucke"));
         command.arg("serve").arg("--config").arg(config_file);
         command.envs(settings.iter().map(|(name, value)| (format!("BRUCKE_{name}"), value)));
+        command.envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut process = spawn(command).expect("the binary runs");
         let stdout = process.stdout.take().expect("a pipe");

@@ -20,6 +20,7 @@ use brucke::kafka::embedded::NewTopic;
 use brucke::kafka::producer::NewRecord;
 use brucke::kafka::producer::RecordProducer;
 use brucke::server::signing_key::SigningKey;
+use brucke::telemetry::traces::pipeline::Tracing;
 use brucke::types::ids::PartitionId;
 use brucke::types::ids::TopicName;
 use serde_json::Value;
@@ -58,7 +59,8 @@ impl ServerRig {
         let (end, ended) = mpsc::channel(2);
         let (ready, addresses) = oneshot::channel();
         let thread = thread::spawn(move || {
-            actix_web::rt::System::new().block_on(serve::serve(config, ended, ready))
+            let tracing = Tracing::off();
+            actix_web::rt::System::new().block_on(serve::serve(config, tracing, ended, ready))
         });
         let addresses = addresses.blocking_recv().expect("the server starts");
         Self { addresses, end, thread: Some(thread) }

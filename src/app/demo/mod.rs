@@ -43,6 +43,7 @@ use crate::server::key::Algorithm;
 use crate::server::signing_key::SigningKey;
 use crate::server::system;
 use crate::telemetry::log;
+use crate::telemetry::traces::pipeline::Tracing;
 
 /// Show it on this machine: a Kafka within the process, made-up records, two
 /// replicas, and a page to look at.
@@ -69,7 +70,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         .context("the embedded Kafka takes no records")?;
     let signing_key = SigningKey::generate(Algorithm::Hs256)?;
     let config = settings::replica(kafka.config(), &signing_key, port)?;
-    log::install(&config.log)?;
+    log::install(&config.log, &Tracing::off())?;
     system::block_on(demonstrate(config, signing_key, listener))?;
     drop(generator);
     Ok(ExitCode::SUCCESS)

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::app::serve;
 use crate::app::serve::EndSignal;
 use crate::config::Config;
+use crate::telemetry::traces::pipeline::Tracing;
 
 /// A running replica.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ impl Run {
     fn start(config: &Config) -> Self {
         let (end, ended) = mpsc::channel(2);
         let (say, ready) = oneshot::channel();
-        let task = spawn_local(serve::serve(config.clone(), ended, say));
+        let task = spawn_local(serve::serve(config.clone(), Tracing::off(), ended, say));
         Self { end, ready, task }
     }
 

@@ -47,6 +47,9 @@ pub(in crate::kafka) enum Item<'a> {
     End(Offset),
     /// The next offset wanted is not in the log.
     OutOfRange,
+    /// The log was cut off at this offset and has grown beyond it since: what it
+    /// has there now are other records (KIP-320).
+    Truncated(Offset),
     /// The client gave up on the partition for now.
     Failed(String),
 }
@@ -165,7 +168,9 @@ impl Fetched {
             RDKafkaErrorCode::PartitionEOF => {
                 Item::End(Offset::from_kafka(message.offset).unwrap_or(Offset::ZERO))
             }
-            RDKafkaErrorCode::AutoOffsetReset => Item::OutOfRange,
+            RDKafkaErrorCode::AutoOffsetReset => {
+                diverged_at(&error_text(message)).map_or(Item::OutOfRange, Item::Truncated)
+            }
             _ => Item::Failed(error_text(message)),
         })
     }
@@ -202,6 +207,16 @@ impl Drop for Fetched {
 
 /// Messages that are taken at once only to be given back.
 const DRAINED_AT_ONCE: usize = 100;
+
+/// Returns where a log parts from what was read of it, which librdkafka tells in
+/// words only. `None` for another error, and where nothing of the log is known
+/// to be the same.
+fn diverged_at(text: &str) -> Option<Offset> {
+    let (_, found) = text.split_once("log truncation detected")?;
+    let (_, end) = found.split_once("broker end offset is ")?;
+    let digits = end.split(|c: char| !c.is_ascii_digit()).next()?;
+    Offset::from_kafka(digits.parse().ok()?)
+}
 
 fn destroy(message: NonNull<native::rd_kafka_message_t>) {
     // SAFETY: the caller just removed the message from what it owns.
@@ -300,4 +315,20 @@ unsafe fn bytes<'a>(start: *const c_void, len: usize) -> Option<&'a [u8]> {
     // SAFETY: the caller vouches for it.
     NonNull::new(start.cast_mut())
         .map(|start| unsafe { slice::from_raw_parts(start.as_ptr().cast::<u8>(), len) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_truncation_is_read_from_words() {
+        let text = "Partition log truncation detected at offset 130 (leader epoch 4): broker end \
+                    offset is 101 (offset leader epoch 3). Reset to INVALID.: Local: Partition log \
+                    truncation detected (broker 2)";
+        assert_eq!(diverged_at(text), Offset::from_kafka(101));
+        let text = "fetch failed due to requested offset not available on the broker: Broker: \
+                    Offset out of range (broker 1)";
+        assert_eq!(diverged_at(text), None);
+    }
 }

@@ -1,0 +1,237 @@
+//! A storm: thousands of clients return at once, each at a place of its own, and
+//! read history until they are live, while others are live all along.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::ensure;
+use serde_json::Value;
+
+use crate::fleet::Fleet;
+use crate::fleet::stamped_value;
+use crate::fleet::subscribe_request;
+use crate::kafka::Cluster;
+use crate::kafka::STORM_PARTITIONS;
+use crate::machine;
+use crate::plan::Plan;
+use crate::report::figure;
+use crate::report::millis;
+use crate::report::quantile;
+use crate::report::row;
+use crate::report::say;
+use crate::report::table;
+use crate::server::Server;
+use crate::support::raw_client::RawClient;
+
+/// Measures, and prints the table.
+///
+/// # Errors
+///
+/// When a client misses a record, or a range does not join.
+pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
+    say("storm: filling the topic");
+    fill(plan, cluster)?;
+    let clients = plan.storm_clients.min(machine::connections_max());
+    let server = Server::start(plan, cluster, "connections_max = 20000")?;
+    let ends = Ends::ask(server.address)?;
+    let stop = AtomicBool::new(false);
+    let storming = AtomicBool::new(false);
+    let (before, during, storm) = thread::scope(|scope| {
+        let live = scope.spawn(|| watch_live(plan, cluster, server.address, &storming, &stop));
+        thread::sleep(plan.storm_calm);
+        storming.store(true, Relaxed);
+        say(&format!("storm: {clients} clients return"));
+        let storm = rush(plan, &server, &ends, clients);
+        stop.store(true, Relaxed);
+        let (before, during) = live.join().expect("the watcher does not panic")?;
+        Ok::<_, anyhow::Error>((before, during, storm?))
+    })?;
+    report(clients, &storm, before, during);
+    Ok(())
+}
+
+/// What the storm came to.
+#[derive(Debug)]
+struct Storm {
+    /// From the first connection to the last `live`.
+    took: Duration,
+    cpu: Duration,
+    /// Records of the ranges that anybody asked for, each counted once.
+    wanted: u64,
+    /// Records of history that were read from Kafka.
+    read: u64,
+    deliveries: u64,
+    resident_before: u64,
+    resident_most: u64,
+}
+
+fn report(clients: usize, storm: &Storm, before: Vec<Duration>, during: Vec<Duration>) {
+    let title = format!("{clients} clients return at once, each some 1000 records behind");
+    table(
+        &title,
+        &[
+            "all are live after, s",
+            "CPU, s",
+            "records delivered",
+            "read from Kafka, of those wanted",
+            "resident, MB",
+        ],
+    );
+    let share = storm.read as f64 / storm.wanted.max(1) as f64;
+    row(&[
+        figure(storm.took.as_secs_f64()),
+        figure(storm.cpu.as_secs_f64()),
+        storm.deliveries.to_string(),
+        format!("{} of {} ({})", storm.read, storm.wanted, figure(share)),
+        format!("{} → {}", storm.resident_before >> 20, storm.resident_most >> 20),
+    ]);
+    println!();
+    table(
+        "Age of a record when a live client reads it, ms",
+        &["", "p50", "p99", "most", "readings"],
+    );
+    for (name, mut ages) in [("before", before), ("during the storm", during)] {
+        ages.sort_unstable();
+        let at = |share| millis(quantile(&ages, share));
+        row(&[name.to_owned(), at(0.5), at(0.99), at(1.0), ages.len().to_string()]);
+    }
+    println!(
+        "\nEvery range of every client joined. The records wanted are those between the lowest place \
+         of anybody and the end, partition by partition, when the storm began.\n"
+    );
+}
+
+/// Puts into each partition what clients come back for.
+fn fill(plan: &Plan, cluster: &Cluster) -> Result<()> {
+    let producer = cluster.producer(Duration::from_millis(5))?;
+    for index in 0..plan.storm_behind * 2 {
+        producer.send(TOPIC, &format!("key-{index}"), &stamped_value(plan.value_bytes))?;
+    }
+    producer.flush()
+}
+
+/// Where the topic ends, and its identity.
+#[derive(Debug)]
+struct Ends {
+    topic_id: String,
+    offsets: BTreeMap<u32, u64>,
+}
+
+impl Ends {
+    fn ask(address: SocketAddr) -> Result<Self> {
+        let refused = |refused| anyhow::anyhow!("refused: {refused:?}");
+        let mut client = RawClient::connect(address, &[]).map_err(refused)?;
+        client.send(&serde_json::from_str::<Value>(&subscribe_request(1, TOPIC, None))?);
+        let subscribed = client.expect("subscribed");
+        let topic_id = subscribed["topic_id"].as_str().context("a topic id")?.to_owned();
+        let positions = subscribed["positions"].as_object().context("positions")?;
+        let offset = |(partition, offset): (&String, &Value)| {
+            Ok((partition.parse()?, offset.as_u64().context("an offset")?))
+        };
+        Ok(Self { topic_id, offsets: positions.iter().map(offset).collect::<Result<_>>()? })
+    }
+
+    /// Returns a place about `behind` records before the end, another for each
+    /// client.
+    fn place(&self, rng: &mut fastrand::Rng, behind: usize) -> BTreeMap<u32, u64> {
+        let each = (behind * 2 / STORM_PARTITIONS).max(1) as u64;
+        let mut back = |end: u64| end.saturating_sub(rng.u64(0..=each));
+        self.offsets.iter().map(|(partition, end)| (*partition, back(*end))).collect()
+    }
+}
+
+fn rush(plan: &Plan, server: &Server, ends: &Ends, clients: usize) -> Result<Storm> {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let places: Vec<_> = (0..clients).map(|_| ends.place(&mut rng, plan.storm_behind)).collect();
+    let lowest = |partition: &u32| places.iter().map(|place| place[partition]).min().unwrap_or(0);
+    let wanted = ends.offsets.iter().map(|(partition, end)| end - lowest(partition)).sum();
+    let behind = |place: &BTreeMap<u32, u64>| -> u64 {
+        ends.offsets.iter().map(|(partition, end)| end - place[partition]).sum()
+    };
+    let expected: Vec<u64> = places.iter().map(behind).collect();
+    let mut fleet = Fleet::new()?;
+    let read_before = server.metric(HISTORY_RECORDS)?;
+    let (cpu, resident_before) = (server.process.cpu()?, server.process.resident_bytes()?);
+    let begin = Instant::now();
+    for place in &places {
+        let positions = serde_json::to_string(place)?;
+        let request = format!(
+            "{{\"type\":\"subscribe\",\"id\":1,\"channel\":\"{TOPIC}\",\"from\":{{\"positions\":\
+             {positions},\"topic_id\":\"{}\"}}}}",
+            ends.topic_id
+        );
+        fleet.open(server.address, request, place.clone())?;
+        fleet.run_for(Duration::ZERO)?;
+    }
+    let live = clients as u64;
+    fleet.run_until("all to be live", |counts| counts.live >= live)?;
+    let took = begin.elapsed();
+    ensure!(fleet.has_each(&expected), "a client is live and has not got all");
+    Ok(Storm {
+        took,
+        cpu: server.process.cpu()? - cpu,
+        wanted,
+        read: server.metric(HISTORY_RECORDS)? - read_before,
+        deliveries: fleet.counts().records,
+        resident_before,
+        resident_most: server.process.resident_most_bytes()?,
+    })
+}
+
+/// Follows the topic live while records come; returns how old they were before
+/// the storm and in it.
+fn watch_live(
+    plan: &Plan,
+    cluster: &Cluster,
+    address: SocketAddr,
+    storming: &AtomicBool,
+    stop: &AtomicBool,
+) -> Result<(Vec<Duration>, Vec<Duration>)> {
+    let mut fleet = Fleet::new()?;
+    fleet.subscribe(address, vec![vec![subscribe_request(1, TOPIC, None)]; plan.subscribers])?;
+    let producer = cluster.producer(Duration::ZERO)?;
+    let mut before = None;
+    fleet.note_stamps();
+    let interval = Duration::from_secs(1) / LIVE_RATE;
+    let mut due = Instant::now();
+    while !stop.load(Relaxed) {
+        if before.is_none() && storming.load(Relaxed) {
+            before = Some(fleet.take_stamps());
+            fleet.note_stamps();
+        }
+        producer.send(TOPIC, "key-1", &stamped_value(plan.value_bytes))?;
+        due += interval;
+        fleet.run_for(due.saturating_duration_since(Instant::now()))?;
+    }
+    let mut before = before.unwrap_or_default();
+    // The first second warms up.
+    before.drain(..before.len().min(LIVE_RATE as usize * plan.subscribers));
+    Ok((before, fleet.take_stamps()))
+}
+
+impl Server {
+    /// Returns what `/metrics` says of one metric without a label.
+    fn metric(&self, name: &str) -> Result<u64> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.map_or(0, |value| value.trim().parse::<f64>().unwrap_or(0.0) as u64))
+    }
+}
+
+const TOPIC: &str = "storm";
+const HISTORY_RECORDS: &str = "brucke_kafka_history_records_total";
+/// Records a second that live clients get all along.
+const LIVE_RATE: u32 = 200;

@@ -1,0 +1,110 @@
+{{/* The name in labels. */}}
+{{- define "brucke.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* The name of all objects; what is added to it still fits into 63 bytes. */}}
+{{- define "brucke.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "brucke.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "brucke.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "brucke.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: server
+{{- end }}
+
+{{- define "brucke.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "brucke.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "brucke.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "brucke.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end }}
+
+{{- define "brucke.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* A duration of Brücke's (250ms, 25s, 15m, 1h, 1d) in whole seconds, rounded up. */}}
+{{- define "brucke.seconds" -}}
+{{- $number := regexFind "^[0-9]+" . | int64 -}}
+{{- $unit := regexFind "[a-z]+$" . -}}
+{{- if eq $unit "ms" -}}
+{{- div (add $number 999) 1000 -}}
+{{- else -}}
+{{- mul $number (get (dict "s" 1 "m" 60 "h" 3600 "d" 86400) $unit) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The grace period: never less than the drain needs. */}}
+{{- define "brucke.gracePeriod" -}}
+{{- with .Values.drain -}}
+{{- add (include "brucke.seconds" .delay) (include "brucke.seconds" .window) (include "brucke.seconds" .margin) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The address at which a pod listens, before the colon. */}}
+{{- define "brucke.address" -}}
+{{- if or (has "IPv6" .Values.service.ipFamilies) (contains "DualStack" .Values.service.ipFamilyPolicy) -}}
+[::]
+{{- else -}}
+0.0.0.0
+{{- end -}}
+{{- end }}
+
+{{/* Carries out a merge patch (RFC 7386) in place: {target, patch}. */}}
+{{- define "brucke.merge" -}}
+{{- $target := .target -}}
+{{- range $key, $value := .patch -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $target $key -}}
+{{- else if kindIs "map" $value -}}
+{{- if not (kindIs "map" (get $target $key)) -}}
+{{- $_ := set $target $key dict -}}
+{{- end -}}
+{{- include "brucke.merge" (dict "target" (get $target $key) "patch" $value) -}}
+{{- else -}}
+{{- $_ := set $target $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Prints the object that "brucke.object.NAME" describes, patched: [root, NAME]. */}}
+{{- define "brucke.emit" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $object := include (printf "brucke.object.%s" $name) $root | fromYaml -}}
+{{- with get $object "Error" -}}
+{{- fail (printf "the chart's %s is no YAML: %s" $name .) -}}
+{{- end -}}
+{{- with get $root.Values.patch $name -}}
+{{- include "brucke.merge" (dict "target" $object "patch" .) -}}
+{{- end -}}
+{{- toYaml $object -}}
+{{- end }}

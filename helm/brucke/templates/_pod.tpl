@@ -1,0 +1,108 @@
+{{/* Variables of the container: the chart's own, then those of the values. */}}
+{{- define "brucke.env" -}}
+{{- $env := (include "brucke.kafka" . | fromYaml).env -}}
+{{- with .Values.tracing.otlpEndpoint -}}
+{{- $env = append $env (dict "name" "OTEL_EXPORTER_OTLP_ENDPOINT" "value" .) -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range $env -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name $names -}}
+{{- fail (printf "extraEnv sets %s, which is set already: the API server refuses a variable that stands twice" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- $env = append $env . -}}
+{{- end -}}
+{{- if $env -}}
+env:
+  {{- toYaml $env | nindent 2 }}
+{{- end }}
+{{- with .Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "brucke.volumeMounts" -}}
+- name: config
+  mountPath: /etc/brucke/config
+  readOnly: true
+{{- if (include "brucke.kafka" . | fromYaml).sources }}
+- name: kafka
+  mountPath: /etc/brucke/kafka
+  readOnly: true
+{{- end }}
+{{- range .Values.files }}
+- name: files-{{ .name }}
+  mountPath: /etc/brucke/files/{{ .name }}
+  readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "brucke.volumes" -}}
+- name: config
+  configMap:
+    name: {{ include "brucke.fullname" . }}
+{{- with (include "brucke.kafka" . | fromYaml).sources }}
+- name: kafka
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- toYaml . | nindent 6 }}
+{{- end }}
+{{- range .Values.files }}
+- name: files-{{ .name }}
+  {{- if .secretName }}
+  secret:
+    secretName: {{ .secretName }}
+    defaultMode: 0440
+  {{- else }}
+  configMap:
+    name: {{ .configMapName }}
+  {{- end }}
+    {{- with .items }}
+    items:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What the container and the init container have in common. */}}
+{{- define "brucke.container" -}}
+image: {{ include "brucke.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+{{- with include "brucke.env" . | trim }}
+{{ . }}
+{{- end }}
+volumeMounts:
+  {{- include "brucke.volumeMounts" . | nindent 2 }}
+{{- end }}
+
+{{- define "brucke.topologySpread" -}}
+{{- if .Values.topologySpread.constraints -}}
+{{- toYaml .Values.topologySpread.constraints -}}
+{{- else -}}
+{{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- topologyKey: {{ . }}
+  maxSkew: 1
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "brucke.selectorLabels" $ | nindent 6 }}
+  matchLabelKeys:
+    - pod-template-hash
+{{- end }}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,360 @@
+//! What stands between two that talk: it passes bytes on, until it is told not
+//! to.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// What becomes of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Bytes pass.
+    Pass,
+    /// Connections are closed and new ones refused.
+    Cut,
+    /// Connections are reset, and new ones pass.
+    Reset,
+    /// Connections, those that are and those that come, are dead for ever, and
+    /// nobody hears of it: bytes are taken and thrown away. As when a router on
+    /// the way forgets them.
+    HalfOpen,
+    /// Nothing is read any more: buffers fill.
+    Stall,
+    /// So many bytes a second pass in each direction of each connection.
+    Slow(u32),
+}
+
+/// Which connections a mode is for, counted in the order in which they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    All,
+    /// One of so many.
+    OneIn(u64),
+}
+
+/// A listener on loopback that leads elsewhere.
+pub struct Proxy {
+    pub port: u16,
+    state: watch::Sender<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    mode: Mode,
+    whose: Whose,
+    /// Counts the changes of mode, so that a connection that came under one can
+    /// be told from those that lived through it.
+    change: u64,
+}
+
+impl State {
+    fn of(self, connection: u64) -> Mode {
+        match self.whose {
+            Whose::All => self.mode,
+            Whose::OneIn(n) if connection.is_multiple_of(n) => self.mode,
+            Whose::OneIn(_) => Mode::Pass,
+        }
+    }
+}
+
+/// Where a proxy leads to.
+pub type Target = Arc<Mutex<Option<SocketAddr>>>;
+
+impl Proxy {
+    /// Begins to listen; connections go to `target` as it then is, from the
+    /// address `from`.
+    pub fn start(runtime: &Handle, target: Target, from: Ipv4Addr) -> Self {
+        let (state, states) =
+            watch::channel(State { mode: Mode::Pass, whose: Whose::All, change: 0 });
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        listener.set_nonblocking(true).expect("a socket can be");
+        runtime.spawn(accept(listener, target, from, states));
+        Self { port, state }
+    }
+
+    pub fn set(&self, mode: Mode, whose: Whose) {
+        self.state.send_modify(|state| {
+            *state = State { mode, whose, change: state.change + 1 };
+        });
+    }
+
+    /// Lets everything pass again, but for connections that are dead.
+    pub fn heal(&self) {
+        self.set(Mode::Pass, Whose::All);
+    }
+}
+
+/// Returns a target that is not known yet.
+pub fn unknown_target() -> Target {
+    Arc::default()
+}
+
+async fn accept(
+    listener: std::net::TcpListener,
+    target: Target,
+    from: Ipv4Addr,
+    states: watch::Receiver<State>,
+) {
+    let listener = TcpListener::from_std(listener).expect("a listener");
+    for connection in 0.. {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let state = *states.borrow();
+        if state.of(connection) == Mode::Cut {
+            abort(&stream);
+            continue;
+        }
+        let target = *target.lock().expect("nobody panics here");
+        let states = states.clone();
+        tokio::spawn(async move {
+            let Some(target) = target else { return abort(&stream) };
+            match connect(target, from).await {
+                Ok(there) => carry(stream, there, states, connection, state.change).await,
+                Err(_) => abort(&stream),
+            }
+        });
+    }
+}
+
+async fn connect(target: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    let connecting = tokio::time::timeout(CONNECT_MAX, socket.connect(target));
+    connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Makes the stream end with a reset when it is dropped.
+fn abort(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+async fn carry(
+    here: TcpStream,
+    there: TcpStream,
+    mut states: watch::Receiver<State>,
+    connection: u64,
+    since: u64,
+) {
+    let _ = here.set_nodelay(true);
+    let _ = there.set_nodelay(true);
+    for stream in [&here, &there] {
+        abort(stream);
+        // So that who reads nothing is felt on the other side.
+        let socket = socket2::SockRef::from(stream);
+        let _ = socket.set_send_buffer_size(SOCKET_BYTES);
+        let _ = socket.set_recv_buffer_size(SOCKET_BYTES);
+    }
+    let (here_in, here_out) = here.into_split();
+    let (there_in, there_out) = there.into_split();
+    let (there_states, back_states) = (states.clone(), states.clone());
+    let both = async {
+        tokio::join!(
+            pump(here_in, there_out, there_states, connection),
+            pump(there_in, here_out, back_states, connection),
+        )
+    };
+    let told = async {
+        while states.changed().await.is_ok() {
+            let state = *states.borrow_and_update();
+            match state.of(connection) {
+                Mode::Cut | Mode::Reset if state.change > since => return,
+                _ => {}
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    // Dropped streams reset.
+    tokio::select! {
+        _ = both => {}
+        () = told => {}
+    }
+}
+
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut states: watch::Receiver<State>,
+    connection: u64,
+) {
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        let mode = states.borrow_and_update().of(connection);
+        if mode == Mode::HalfOpen {
+            return swallow(from, to, buffer).await;
+        }
+        if mode == Mode::Stall {
+            if states.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let room = match mode {
+            Mode::Slow(rate) => ((rate / 20) as usize).clamp(1, buffer.len()),
+            _ => buffer.len(),
+        };
+        let read = tokio::select! {
+            biased;
+            changed = states.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            read = from.read(&mut buffer[..room]) => read,
+        };
+        let Ok(read) = read else { return };
+        if read == 0 {
+            let _ = to.shutdown().await;
+            return;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+        if let Mode::Slow(rate) = mode {
+            let pause = Duration::from_secs_f64(read as f64 / f64::from(rate));
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// Takes what one side says, and lets the other side believe that it says
+/// nothing, not even that it has ended.
+async fn swallow(mut from: OwnedReadHalf, to: OwnedWriteHalf, mut buffer: Vec<u8>) {
+    while matches!(from.read(&mut buffer).await, Ok(read) if read > 0) {}
+    to.forget();
+}
+
+/// Bytes that the system may keep for a connection, each way.
+const SOCKET_BYTES: usize = 64 << 10;
+/// How long a proxy tries to reach its target.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Returns a proxy before somebody who repeats what it hears.
+    fn echo() -> Proxy {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        listener.set_nonblocking(true).expect("a socket can be");
+        let target = unknown_target();
+        *target.lock().expect("no panic") = Some(listener.local_addr().expect("bound"));
+        tokio::spawn(async move {
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = stream.split();
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+        Proxy::start(&Handle::current(), target, Ipv4Addr::LOCALHOST)
+    }
+
+    async fn connect_to(proxy: &Proxy) -> TcpStream {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port)).await.expect("it listens")
+    }
+
+    /// What comes back of a word within a moment.
+    async fn say(stream: &mut TcpStream, word: &[u8]) -> Option<Vec<u8>> {
+        stream.write_all(word).await.ok()?;
+        let mut heard = vec![0; word.len()];
+        let hearing = tokio::time::timeout(MOMENT, stream.read_exact(&mut heard));
+        hearing.await.ok()?.ok()?;
+        Some(heard)
+    }
+
+    const MOMENT: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
+    async fn what_passes_comes_back() {
+        let proxy = echo();
+        let mut stream = connect_to(&proxy).await;
+        assert_eq!(say(&mut stream, b"one").await.as_deref(), Some(&b"one"[..]));
+    }
+
+    #[tokio::test]
+    async fn cut_and_reset_end_connections_and_only_cut_lets_none_begin() {
+        for (mode, begins) in [(Mode::Cut, false), (Mode::Reset, true)] {
+            let proxy = echo();
+            let mut old = connect_to(&proxy).await;
+            assert!(say(&mut old, b"one").await.is_some());
+            proxy.set(mode, Whose::All);
+            let mut rest = [0; 1];
+            let end = tokio::time::timeout(MOMENT, old.read(&mut rest)).await.expect("it ends");
+            assert!(end.is_err(), "a reset, not {end:?}");
+            let mut new = connect_to(&proxy).await;
+            assert_eq!(say(&mut new, b"two").await.is_some(), begins, "{mode:?}");
+            proxy.heal();
+            assert!(say(&mut connect_to(&proxy).await, b"three").await.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_half_open_connection_stays_dead_and_says_nothing() {
+        let proxy = echo();
+        let mut old = connect_to(&proxy).await;
+        assert!(say(&mut old, b"one").await.is_some());
+        proxy.set(Mode::HalfOpen, Whose::All);
+        assert_eq!(say(&mut old, b"two").await, None);
+        proxy.heal();
+        assert_eq!(say(&mut old, b"three").await, None);
+        let mut rest = [0; 1];
+        let silence = tokio::time::timeout(MOMENT, old.read(&mut rest)).await;
+        assert!(silence.is_err(), "neither an end nor a reset: {silence:?}");
+        assert!(say(&mut connect_to(&proxy).await, b"four").await.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_stalled_arrives_later_whole() {
+        let proxy = echo();
+        let mut stream = connect_to(&proxy).await;
+        assert!(say(&mut stream, b"one").await.is_some());
+        proxy.set(Mode::Stall, Whose::All);
+        assert_eq!(say(&mut stream, b"two").await, None);
+        proxy.heal();
+        let mut late = [0; 3];
+        stream.read_exact(&mut late).await.expect("it arrives");
+        assert_eq!(&late, b"two");
+    }
+
+    #[tokio::test]
+    async fn what_is_slow_takes_its_time() {
+        let proxy = echo();
+        let mut stream = connect_to(&proxy).await;
+        proxy.set(Mode::Slow(20_000), Whose::All);
+        let began = Instant::now();
+        stream.write_all(&[7; 10_000]).await.expect("it is taken");
+        let mut heard = vec![0; 10_000];
+        stream.read_exact(&mut heard).await.expect("it arrives");
+        assert!(began.elapsed() > Duration::from_millis(400), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn one_in_so_many_is_meant() {
+        let proxy = echo();
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let mut stream = connect_to(&proxy).await;
+            assert!(say(&mut stream, b"one").await.is_some());
+            streams.push(stream);
+        }
+        proxy.set(Mode::HalfOpen, Whose::OneIn(2));
+        for (number, stream) in streams.iter_mut().enumerate() {
+            assert_eq!(say(stream, b"two").await.is_some(), number % 2 == 1, "{number}");
+        }
+    }
+}

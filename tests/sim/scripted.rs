@@ -1,0 +1,174 @@
+//! One shard, step by step: what happens too seldom in the simulation to wait
+//! for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use brucke::delivery::connection::Opening;
+use brucke::delivery::settings::Settings;
+use brucke::delivery::shard::Output;
+use brucke::delivery::shard::Shard;
+use brucke::delivery::subscription::ConnectionKey;
+use brucke::log::batch::BatchBuilder;
+use brucke::log::budget::Budget;
+use brucke::log::partition::SharedPartition;
+use brucke::protocol::frame::Encoding;
+use brucke::protocol::frame::Gap;
+use brucke::protocol::frame::GapReason;
+use brucke::protocol::frame::ServerFrame;
+use brucke::protocol::json;
+use brucke::protocol::message::ServerMessage;
+use brucke::registry::directory::Directory;
+use brucke::registry::message::Command;
+use brucke::registry::message::Event;
+use brucke::tenancy::principal::ChannelAccess;
+use brucke::tenancy::principal::Principal;
+use brucke::types::ids::PartitionId;
+use brucke::types::ids::ShardId;
+use brucke::types::ids::SourceId;
+use brucke::types::ids::Timestamp;
+use brucke::types::ids::TopicId;
+use brucke::types::moment::Moment;
+use brucke::types::record::Owner;
+use brucke::types::record::RawRecord;
+
+use crate::channels::configuration;
+use crate::channels::tenants;
+use crate::ledger::offset;
+use crate::replica::Verifier;
+use crate::socket;
+use crate::socket::Incoming;
+
+#[test]
+fn a_client_that_joined_ahead_of_its_feed_hears_that_the_log_became_shorter() {
+    let mut script = Script::start();
+    script.subscribe(&["quiet"]);
+    script.append("another", 10);
+    // It begins at 1, where its feed of the quiet key has been told of 0 only.
+    let late = script.subscribe(&["quiet", "busy"]);
+    script.hear(late);
+    script.append("busy", UNSENT_BYTES_MAX);
+    // Nobody has read that, so there is no room for another, and it falls behind.
+    script.append("quiet", UNSENT_BYTES_MAX);
+    script.log.truncate(offset(0));
+    script.advance();
+    let gaps = script.hear(late).into_iter().filter_map(|message| match message {
+        ServerMessage::Frame(ServerFrame::Gap(Gap { to, reason, .. })) => Some((to, reason)),
+        _ => None,
+    });
+    let told = (offset(0), GapReason::Truncated);
+    assert_eq!(gaps.collect::<Vec<_>>(), [told, told], "each of its subscriptions is told");
+}
+
+/// A shard that reads one partition of the channel `open`.
+struct Script {
+    shard: Shard,
+    log: Arc<SharedPartition>,
+    source: Option<SourceId>,
+    now: Moment,
+    rng: fastrand::Rng,
+}
+
+impl Script {
+    fn start() -> Self {
+        let settings = Settings { unsent_bytes_max: UNSENT_BYTES_MAX, ..Settings::default() };
+        let directory = Arc::new(Directory::new(1));
+        let shard = ShardId::new(0);
+        let shard = Shard::new(shard, settings, directory, configuration(), Arc::new(Verifier), 1);
+        let budget = Budget::new(1 << 20, 1 << 20);
+        let partition = PartitionId::from_index(0);
+        let id = TopicId::from_kafka(0, 1);
+        let log = SharedPartition::new(partition, id, offset(0), offset(0), &budget);
+        let now = Moment { instant: Instant::now(), wall: Timestamp::from_millis(0) };
+        Self { shard, log, source: None, now, rng: fastrand::Rng::with_seed(1) }
+    }
+
+    /// Returns a client that follows each of these keys from here on.
+    fn subscribe(&mut self, keys: &[&str]) -> ConnectionKey {
+        let principal = Principal {
+            tenant: tenants()[0].clone(),
+            subject: None,
+            channels: ChannelAccess::All,
+            claims: std::collections::BTreeMap::new(),
+            expires_at: None,
+            token_id: None,
+            issued_at: None,
+        };
+        let principal = Some(Arc::new(principal));
+        let opening =
+            Opening { encoding: Encoding::Json, principal, user_agent: None, trace: None };
+        let client = self.shard.handle_open(opening, self.now).expect("there is room");
+        for (id, key) in keys.iter().enumerate() {
+            let asked =
+                format!(r#"{{"type":"subscribe","id":{id},"channel":"open","keys":["{key}"]}}"#);
+            let mut bytes = Vec::new();
+            socket::write(&mut bytes, socket::TEXT, asked.as_bytes(), &mut self.rng);
+            self.shard.handle_bytes(client, &mut bytes, self.now);
+            self.settle();
+        }
+        client
+    }
+
+    /// Appends a record that the shard then sees.
+    fn append(&mut self, key: &str, bytes: usize) {
+        let end = self.log.end();
+        let value = vec![b'7'; bytes];
+        let record = RawRecord {
+            offset: end.offset,
+            timestamp: Timestamp::from_millis(0),
+            key: Some(key.as_bytes()),
+            value: Some(&value),
+            headers: &[],
+        };
+        let mut batch = BatchBuilder::new(end.offset);
+        batch.push(&record, Owner::Shared, record.key);
+        self.log.append(end.generation, batch.finish());
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        let source = self.source.expect("somebody follows it");
+        let partition = self.log.id();
+        self.shard.handle_event(Event::Advanced { source, partition }, self.now);
+        self.settle();
+    }
+
+    /// Does all that the shard wants done, but for writing.
+    fn settle(&mut self) {
+        loop {
+            while let Some(output) = self.shard.poll_output() {
+                if let Output::Command(Command::Follow { source, .. }) = output {
+                    self.source = Some(source);
+                    let partitions = vec![Arc::clone(&self.log)];
+                    self.shard.handle_event(Event::Ready { source, partitions }, self.now);
+                }
+            }
+            if !self.shard.has_work() {
+                return;
+            }
+            self.shard.handle_turn(self.now);
+        }
+    }
+
+    /// Lets a client read all that there is for it.
+    fn hear(&mut self, client: ConnectionKey) -> Vec<ServerMessage> {
+        let mut reader = socket::Reader::default();
+        let mut heard = Vec::new();
+        loop {
+            let outbox = self.shard.outbox(client).expect("it is connected");
+            let bytes: Vec<u8> = outbox.pieces().flat_map(|piece| piece.to_vec()).collect();
+            if bytes.is_empty() {
+                return heard;
+            }
+            reader.push(&bytes);
+            while let Some(incoming) = reader.next().expect("frames are right") {
+                let Incoming::Text(text) = incoming else { continue };
+                heard.push(json::decode_server(&text).expect("frames are right"));
+            }
+            self.shard.handle_written(client, bytes.len(), self.now);
+            self.settle();
+        }
+    }
+}
+
+const UNSENT_BYTES_MAX: usize = 1_000;
