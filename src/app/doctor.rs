@@ -20,6 +20,7 @@ use crate::kafka::inspect::Silence;
 use crate::kafka::inspect::TopicFault;
 use crate::kafka::inspect::TopicView;
 use crate::protocol::json::time::read_duration;
+use crate::telemetry::traces::settings::TracingSettings;
 use crate::tenancy::channel::ChannelSource;
 use crate::types::ids::TenantId;
 use crate::types::ids::TopicName;
@@ -54,7 +55,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     report.say(Grade::Ok, "the configuration is valid");
     check_cluster(&config, args, &mut report);
-    check_collector(&mut report);
+    check_collector(&config, &mut report);
     Ok(match report.failed {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
@@ -269,15 +270,16 @@ fn check_clock(topic: &TopicName, view: &TopicView, report: &mut Report) {
     }
 }
 
-/// Looks whether a collector of traces is reached, where the environment names
-/// one.
-fn check_collector(report: &mut Report) {
-    let named = COLLECTOR.iter().find_map(|name| Some((*name, std::env::var(name).ok()?)));
-    let Some((name, url)) = named.filter(|(_, url)| !url.is_empty()) else {
-        return report.say(Grade::Ok, "traces: no collector is named in the environment");
+/// Looks whether the collector of traces is reached, where traces are sent.
+fn check_collector(config: &Config, report: &mut Report) {
+    let variable = |name: &str| std::env::var(name).ok();
+    let settings = match TracingSettings::resolve(&config.tracing, variable) {
+        Ok(Some(settings)) => settings,
+        Ok(None) => return report.say(Grade::Ok, "traces: none are sent"),
+        Err(error) => return report.say(Grade::Fail, format!("traces: {error}")),
     };
-    let Some(place) = place_of(&url) else {
-        return report.say(Grade::Fail, format!("traces: {name} is no http URL"));
+    let Some(place) = place_of(&settings.endpoint) else {
+        return report.say(Grade::Fail, "traces: the collector's endpoint is no http URL");
     };
     let reached = place
         .to_socket_addrs()
@@ -287,7 +289,7 @@ fn check_collector(report: &mut Report) {
         .any(|address| TcpStream::connect_timeout(&address, COLLECTOR_TIMEOUT).is_ok());
     match reached {
         true => report.say(Grade::Ok, format!("traces: a collector listens at {place}")),
-        false => report.say(Grade::Fail, format!("traces: nobody listens at {place} ({name})")),
+        false => report.say(Grade::Fail, format!("traces: nobody listens at {place}")),
     }
 }
 
@@ -312,7 +314,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 const TOPICS_OF_CHANNEL_MAX: usize = 10;
 /// By how much a stamp may be later than now before a clock is wrong.
 const CLOCK_MILLIS_MAX: i64 = 2_000;
-const COLLECTOR: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const COLLECTOR_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
