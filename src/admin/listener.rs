@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, and the interface.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,8 +14,12 @@ use actix_web::web;
 use serde_json::json;
 use tokio::task::spawn_local;
 
+use crate::admin::access::Access;
 use crate::admin::health::Health;
 use crate::admin::health::Problem;
+use crate::admin::interface;
+use crate::admin::interface::Desk;
+use crate::admin::operator::Operator;
 use crate::telemetry::events::ListenerFailed;
 
 /// The running listener.
@@ -31,15 +35,19 @@ impl AdminListener {
     /// # Errors
     ///
     /// When the address can't be bound or the worker can't be started.
-    pub fn start(address: SocketAddr, health: Arc<dyn Health>) -> io::Result<Self> {
+    pub fn start(
+        address: SocketAddr,
+        health: Arc<dyn Health>,
+        operator: Arc<dyn Operator>,
+        access: Access,
+    ) -> io::Result<Self> {
         let socket = TcpListener::bind(address)?;
         let address = socket.local_addr()?;
         let health = web::Data::from(health);
-        let server = HttpServer::new(move || App::new().app_data(health.clone()).configure(routes))
-            .workers(1)
-            .disable_signals()
-            .listen(socket)?
-            .run();
+        let desk = web::Data::new(Desk { operator, access });
+        let app =
+            move || App::new().app_data(health.clone()).app_data(desk.clone()).configure(routes);
+        let server = HttpServer::new(app).workers(1).disable_signals().listen(socket)?.run();
         let handle = server.handle();
         spawn_local(async move {
             if let Err(error) = server.await {
@@ -64,6 +72,7 @@ fn routes(config: &mut web::ServiceConfig) {
     config.route("/livez", web::get().to(livez));
     config.route("/readyz", web::get().to(readyz));
     config.route("/metrics", web::get().to(metrics));
+    config.configure(interface::routes);
 }
 
 async fn livez(health: web::Data<dyn Health>) -> HttpResponse {

@@ -11,6 +11,10 @@ use crate::app::config_command;
 use crate::app::config_command::TemplateArgs;
 use crate::app::demo;
 use crate::app::demo::DemoArgs;
+use crate::app::doctor;
+use crate::app::doctor::DoctorArgs;
+use crate::app::explain::command;
+use crate::app::explain::command::ExplainArgs;
 use crate::app::serve;
 use crate::app::tail;
 use crate::app::tail::TailArgs;
@@ -35,6 +39,8 @@ enum Command {
     CheckConfig(ConfigArgs),
     ConfigTemplate(TemplateArgs),
     Token(TokenArgs),
+    Explain(ExplainArgs),
+    Doctor(DoctorArgs),
 }
 
 /// Where the configuration is.
@@ -63,6 +69,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::CheckConfig(args) => config_command::check(&args),
         Command::ConfigTemplate(args) => config_command::template(&args),
         Command::Token(args) => token_command::run(args),
+        Command::Explain(args) => command::run(args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("{error:#}");

@@ -7,8 +7,7 @@ use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use metrics::counter;
-use metrics::gauge;
+use crossbeam_channel::Sender;
 
 use crate::admin::health::Health;
 use crate::admin::health::Problem;
@@ -16,11 +15,10 @@ use crate::admin::health::ProblemKind;
 use crate::kafka::status::Brokers;
 use crate::kafka::status::KafkaStatus;
 use crate::log::budget::Budget;
-use crate::log::budget::Kind;
 use crate::registry::directory::Directory;
+use crate::registry::message::Command;
 use crate::registry::message::SourceFailure;
 use crate::server::pulse::Pulses;
-use crate::telemetry::metric;
 use crate::telemetry::recorder::Recorder;
 use crate::types::ids::TopicName;
 
@@ -35,6 +33,10 @@ pub struct ReplicaHealth {
     /// not ready. A topic named after a tenant is not among them, so that a token
     /// for a tenant without topics does not take the replica away from others.
     pub topics: BTreeSet<TopicName>,
+    /// Where wishes of workers wait for the Kafka side.
+    pub commands: Sender<Command>,
+    /// Partitions whose lag metrics tell apart.
+    pub partitions_max: usize,
     /// Set once the workers run.
     pub pulses: OnceLock<Pulses>,
     pub phase: Mutex<Phase>,
@@ -52,6 +54,10 @@ impl ReplicaHealth {
     /// Notes that the process goes on to another phase.
     pub fn enter(&self, phase: Phase) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    pub(in crate::app) fn is_ready(&self) -> bool {
+        self.ready_problems().is_empty()
     }
 
     fn phase_problem(&self) -> Option<Problem> {
@@ -92,26 +98,6 @@ impl ReplicaHealth {
         });
         failed.chain(stopped).collect()
     }
-
-    /// Sets the metrics that are states of parts rather than happenings.
-    fn refresh_metrics(&self) {
-        let sum = |pick: fn(&crate::kafka::status::SourceCounts) -> u64| {
-            self.kafka.counts().values().map(|counts| pick(counts)).sum()
-        };
-        counter!(metric::KAFKA_RECORDS).absolute(sum(|counts| counts.live()));
-        counter!(metric::KAFKA_HISTORY_RECORDS).absolute(sum(|counts| counts.history()));
-        let unclassified = sum(|counts| counts.unclassified());
-        counter!(metric::KAFKA_RECORDS_WITHOUT_TENANT).absolute(unclassified);
-        for (kind, held, limit) in [
-            (Kind::Tail, metric::TAIL_BYTES, metric::TAIL_LIMIT_BYTES),
-            (Kind::History, metric::HISTORY_BYTES, metric::HISTORY_LIMIT_BYTES),
-        ] {
-            gauge!(held).set(self.budget.bytes(kind) as f64);
-            gauge!(limit).set(self.budget.bytes_max(kind) as f64);
-        }
-        gauge!(metric::TOPICS_FAILING).set(self.directory.failures().len() as f64);
-        gauge!(metric::READY).set(if self.ready_problems().is_empty() { 1.0 } else { 0.0 });
-    }
 }
 
 impl Health for ReplicaHealth {
@@ -137,8 +123,7 @@ impl Health for ReplicaHealth {
     }
 
     fn metrics(&self) -> String {
-        self.refresh_metrics();
-        self.recorder.render()
+        self.scrape()
     }
 }
 

@@ -5,7 +5,12 @@
 pub mod cli;
 pub mod config_command;
 pub mod demo;
+pub mod doctor;
+pub mod explain;
 pub mod health;
+pub mod operator;
+mod rows;
+mod scrape;
 pub mod serve;
 pub mod tail;
 pub mod token_command;

@@ -28,13 +28,18 @@ use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 use tokio::time::sleep;
 
+use crate::admin::access::Access;
+use crate::admin::config::AdminConfig;
 use crate::admin::health::Health;
 use crate::admin::listener::AdminListener;
 use crate::app::config_command;
+use crate::app::explain::Sources;
 use crate::app::health::Phase;
 use crate::app::health::ReplicaHealth;
+use crate::app::operator::Desk;
 use crate::config;
 use crate::config::Config;
+use crate::config::values::Secret;
 use crate::delivery::shard::Shard;
 use crate::kafka::control;
 use crate::kafka::control::KafkaHandle;
@@ -42,6 +47,7 @@ use crate::log::budget::Budget;
 use crate::registry::directory::Directory;
 use crate::registry::intake::Intake;
 use crate::registry::intake::IntakeSettings;
+use crate::registry::labels::Labels;
 use crate::registry::message::Command;
 use crate::server::listener::Drained;
 use crate::server::listener::Listener;
@@ -58,6 +64,7 @@ use crate::telemetry::log;
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::traces::pipeline::Tracing;
 use crate::telemetry::traces::settings::TracingSettings;
+use crate::tenancy::verify::Verify;
 use crate::types::ids::ShardId;
 
 /// Where a running server is reached.
@@ -161,8 +168,18 @@ struct Parts {
 
 impl Parts {
     fn start(config: Config, tracing: &Tracing) -> anyhow::Result<Self> {
-        let Config { server, admin, mut kafka, intake, auth, channels, log: _, tracing: _ } =
-            config;
+        let Config {
+            server,
+            admin,
+            admin_token,
+            mut kafka,
+            intake,
+            auth,
+            channels,
+            metrics,
+            log: _,
+            tracing: _,
+        } = config;
         kafka.sampler = tracing.sampler();
         let recorder = Recorder::of_process();
         let channels = Arc::new(channels);
@@ -171,7 +188,10 @@ impl Parts {
         let workers = server_settings.workers;
         let verifier = Arc::new(verifier);
         let topics: BTreeSet<_> = channels.topics().cloned().collect();
-        let directory = Arc::new(Directory::new(workers.get()));
+        let directory = Arc::new(Directory::new(workers.get()).with_labels(
+            Labels::new(metrics.tenants_max as usize),
+            Labels::new(metrics.channels_max as usize),
+        ));
         let budget = Budget::new(intake.tail_bytes_max, intake.history_bytes_max);
         let intake_settings = IntakeSettings {
             refresh_interval: intake.refresh_interval,
@@ -182,6 +202,7 @@ impl Parts {
         };
         let intake = Intake::new(intake_settings, Arc::clone(&directory), Arc::clone(&budget));
         let (command_sender, commands) = crossbeam_channel::bounded::<Command>(COMMANDS_MAX);
+        let sources = Sources { channels: Arc::clone(&channels), kafka: kafka.clone() };
         let kafka = control::start(&kafka, intake, Arc::clone(&directory), commands)
             .context("the Kafka side can't be started")?;
         let health = Arc::new(ReplicaHealth {
@@ -190,6 +211,8 @@ impl Parts {
             budget,
             recorder,
             topics,
+            commands: command_sender.clone(),
+            partitions_max: metrics.partitions_max as usize,
             pulses: OnceLock::new(),
             phase: Mutex::new(Phase::Starting),
         });
@@ -210,7 +233,7 @@ impl Parts {
         };
         let worker_parts = WorkerParts {
             directory,
-            verifier,
+            verifier: Arc::clone(&verifier) as Arc<dyn Verify>,
             commands: command_sender,
             spans: tracing.queue(),
             shard: Arc::new(shard),
@@ -221,10 +244,22 @@ impl Parts {
         // Set here and nowhere else.
         let _ = health.pulses.set(clients.pulses().clone());
         let asked: Arc<dyn Health> = Arc::clone(&health) as Arc<dyn Health>;
-        let admin = AdminListener::start(admin.listen, asked).with_context(|| {
+        let (workers, health_of) = (clients.inquiries().clone(), Arc::clone(&health));
+        let desk = Arc::new(Desk::new(workers, health_of, verifier, sources));
+        let access = access(&admin, admin_token);
+        let admin = AdminListener::start(admin.listen, asked, desk, access).with_context(|| {
             format!("can't listen for operators at {} (`admin.listen`)", admin.listen)
         })?;
         Ok(Self { kafka, health, clients, admin })
+    }
+}
+
+/// Says who may use the admin interface.
+fn access(admin: &AdminConfig, token: Option<Secret>) -> Access {
+    match token {
+        Some(token) => Access::Token(token.expose().into()),
+        None if admin.listen.ip().is_loopback() => Access::Loopback,
+        None => Access::Nobody,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::channels::ChannelSection;
 use crate::config::kafka::KafkaSection;
 use crate::server::config::ServerConfig;
 use crate::telemetry::config::LogConfig;
+use crate::telemetry::config::MetricsConfig;
 use crate::telemetry::traces::config::TracingConfig;
 use crate::types::setting::Form;
 use crate::types::setting::Key;
@@ -50,6 +51,7 @@ pub(crate) fn sections() -> Vec<SectionDoc> {
         section::<IssuerSection>("auth.issuers", Shape::List),
         section::<ChannelSection>("channels", Shape::List),
         section::<LogConfig>("log", Shape::Table),
+        section::<MetricsConfig>("metrics", Shape::Table),
         section::<TracingConfig>("tracing", Shape::Table),
     ]
 }

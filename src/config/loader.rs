@@ -331,7 +331,8 @@ impl Reader for SectionReader<'_> {
 }
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 7] = ["server", "admin", "kafka", "auth", "channels", "log", "tracing"];
+const SECTIONS: [&str; 8] =
+    ["server", "admin", "kafka", "auth", "channels", "log", "metrics", "tracing"];
 
 fn read_file(path: &Path) -> Result<Vec<Entry>, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| {

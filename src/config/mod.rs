@@ -11,13 +11,17 @@ use std::time::Duration;
 
 use crate::admin::config::AdminConfig;
 use crate::config::auth::AuthSection;
+use crate::config::files::read_secret;
 use crate::config::kafka::KafkaSection;
 use crate::config::loader::Loader;
+use crate::config::loader::SectionReader;
 use crate::config::problem::ConfigErrors;
+use crate::config::values::Secret;
 use crate::kafka::config::KafkaConfig;
 use crate::server::config::ServerConfig;
 use crate::server::token::AuthConfig;
 use crate::telemetry::config::LogConfig;
+use crate::telemetry::config::MetricsConfig;
 use crate::telemetry::traces::config::TracingConfig;
 use crate::tenancy::channel::Channels;
 
@@ -37,11 +41,14 @@ pub mod values;
 pub struct Config {
     pub server: ServerConfig,
     pub admin: AdminConfig,
+    /// Shown by whoever uses the admin interface.
+    pub admin_token: Option<Secret>,
     pub kafka: KafkaConfig,
     pub intake: IntakeConfig,
     pub auth: AuthConfig,
     pub channels: Channels,
     pub log: LogConfig,
+    pub metrics: MetricsConfig,
     pub tracing: TracingConfig,
 }
 
@@ -81,6 +88,7 @@ fn compose(loader: &mut Loader) -> Option<Config> {
 
     let mut section = loader.section("admin");
     let admin = section.read::<AdminConfig>();
+    let admin_token = admin.as_ref().and_then(|admin| admin_token(&mut section, admin));
     section.finish();
 
     let mut section = loader.section("kafka");
@@ -98,6 +106,10 @@ fn compose(loader: &mut Loader) -> Option<Config> {
 
     let mut section = loader.section("log");
     let log = section.read::<LogConfig>();
+    section.finish();
+
+    let mut section = loader.section("metrics");
+    let metrics = section.read::<MetricsConfig>();
     section.finish();
 
     let mut section = loader.section("tracing");
@@ -119,14 +131,47 @@ fn compose(loader: &mut Loader) -> Option<Config> {
     Some(Config {
         server,
         admin,
+        admin_token,
         kafka: kafka?,
         intake: intake?,
         auth: auth?,
         channels: channels?,
         log: log?,
+        metrics: metrics?,
         tracing: tracing?,
     })
 }
+
+/// Reads the token of the admin interface; the reader reports what keeps it from
+/// being read.
+fn admin_token(reader: &mut SectionReader<'_>, admin: &AdminConfig) -> Option<Secret> {
+    let token = match (&admin.token_file, &admin.token_env) {
+        (None, None) => return None,
+        (Some(_), Some(_)) => {
+            reader.refuse("token_env", "contradicts `token_file`; keep one of the two");
+            return None;
+        }
+        (Some(file), None) => read_secret(reader, "token_file", file)?,
+        (None, Some(variable)) => {
+            let token = reader.named_variable(variable).map(Secret::new);
+            if token.is_none() {
+                let text = format!("names the variable {variable}, which is not set");
+                reader.refuse("token_env", text);
+            }
+            token?
+        }
+    };
+    if token.expose().len() < ADMIN_TOKEN_BYTES_MIN {
+        let key = if admin.token_file.is_some() { "token_file" } else { "token_env" };
+        let text = format!("leads to a token shorter than {ADMIN_TOKEN_BYTES_MIN} bytes");
+        reader.refuse(key, text);
+        return None;
+    }
+    Some(token)
+}
+
+/// What is shorter can be guessed.
+const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 
 fn intake(settings: &KafkaSection) -> IntakeConfig {
     IntakeConfig {

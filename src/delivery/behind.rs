@@ -8,6 +8,8 @@ use crate::delivery::feed::Follower;
 use crate::delivery::feed::Pace;
 use crate::delivery::feed::lane;
 use crate::delivery::live::END_OF_TIME;
+use crate::delivery::recent::Note;
+use crate::delivery::recent::Whose;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Phase;
 use crate::delivery::subscription::Announced;
@@ -120,6 +122,7 @@ impl Shard {
         let Some((slot, sub)) = self.find(subscription) else { return };
         let Some(behind) = self.behind_mut(slot, sub) else { return };
         behind.queued = Queued::No;
+        self.turn = Some(now);
         if self.must_begin_anew(slot, sub) {
             return;
         }
@@ -213,6 +216,9 @@ impl Shard {
             true => Cursor { offset: to.offset.next(), ..to },
         };
         let gap = Gap { sub: number, partition: id, from, to: to.offset, reason, topic_id };
+        let whose = Whose::Subscription(self.subscription(slot, sub).serial);
+        let turn = self.turn.expect("whoever reads on has its turn");
+        self.recent.note(Note::of_gap(whose, &gap, turn.wall));
         self.send(slot, &ServerFrame::Gap(gap));
         self.counts.gap(reason);
         let subscription = self.subscription_mut(slot, sub);
@@ -291,6 +297,7 @@ impl Shard {
         let announced = std::mem::replace(&mut subscription.announced, Announced::Live);
         self.behind -= 1;
         self.counts.became_live += 1;
+        self.tally(slot, feed_slot, |tally| tally.behind -= 1);
         if announced == Announced::NotYet {
             let number = self.feeds.at(feed_slot).number;
             self.send(slot, &ServerFrame::Live { sub: number });

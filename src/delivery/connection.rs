@@ -8,6 +8,7 @@ use crate::delivery::outbox::Outbox;
 use crate::delivery::settings::Settings;
 use crate::delivery::subscription::ConnectionKey;
 use crate::delivery::subscription::Subscription;
+use crate::delivery::tally::TallySlot;
 use crate::protocol::frame::Encoding;
 use crate::protocol::websocket::read::FrameReader;
 use crate::tenancy::principal::Principal;
@@ -21,6 +22,8 @@ pub struct Opening {
     /// Who the client is, where the handshake told; otherwise its first frame
     /// must.
     pub principal: Option<Arc<Principal>>,
+    /// What the client says it is, in a few words; only operators see it.
+    pub user_agent: Option<Box<str>>,
     /// The span of the handshake, where it is traced: what the client asks for
     /// is then traced below it.
     pub trace: Option<Origin>,
@@ -32,6 +35,8 @@ pub(in crate::delivery) struct Connection {
     pub(in crate::delivery) serial: u32,
     pub(in crate::delivery) id: ConnectionId,
     pub(in crate::delivery) encoding: Encoding,
+    pub(in crate::delivery) opened_at: Instant,
+    pub(in crate::delivery) user_agent: Option<Box<str>>,
     pub(in crate::delivery) phase: Phase,
     pub(in crate::delivery) reader: FrameReader,
     /// Places stay where they are while anybody knows them by number.
@@ -40,6 +45,8 @@ pub(in crate::delivery) struct Connection {
     pub(in crate::delivery) mark: Mark,
     pub(in crate::delivery) pulse: Pulse,
     pub(in crate::delivery) bucket: Bucket,
+    /// Where its tenant is counted, once that is known.
+    pub(in crate::delivery) tenant: Option<TallySlot>,
 }
 
 /// What a connection is doing.
@@ -95,6 +102,8 @@ pub(in crate::delivery) struct Pulse {
     /// Bytes that the system held for the peer at the last look; `None` since
     /// the socket has taken more.
     pub(in crate::delivery) held: Option<u32>,
+    /// Since when record frames wait to be written.
+    pub(in crate::delivery) unsent_since: Option<Instant>,
 }
 
 impl Pulse {
@@ -162,7 +171,7 @@ mod tests {
     fn check_alive(looks: &[u32], expected: bool) {
         let began = Instant::now();
         let later = began + Duration::from_secs(1);
-        let mut pulse = Pulse { alive_at: began, pinged_at: None, held: None };
+        let mut pulse = Pulse { alive_at: began, pinged_at: None, held: None, unsent_since: None };
         looks.iter().for_each(|held| pulse.look(*held, later));
         assert_eq!(pulse.alive_at == later, expected, "{looks:?}");
     }

@@ -2,10 +2,13 @@
 //! the hot path and published by the edge once in a while.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::delivery::tally::Tally;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::frame::GapReason;
+use crate::types::latency::Latencies;
 
 /// What happened on a shard since [`crate::delivery::shard::Shard::take_counts`]
 /// was last called, and what is there now.
@@ -30,8 +33,18 @@ pub struct Counts {
     /// Tokens refused, by the verifier's reason.
     pub authentication_refusals: BTreeMap<&'static str, u64>,
     pub closes: BTreeMap<&'static str, u64>,
-    /// Milliseconds from Kafka's append to the outbox, and how many deliveries.
-    pub latencies: Vec<(u64, u32)>,
+    /// From a record's timestamp to the outbox, once for each live follower.
+    pub delivered: Latencies,
+    /// From the arrival of a batch in memory to the turn that encodes it.
+    pub dispatched: Latencies,
+    /// From the first unsent record frame of a connection to its last write.
+    pub written: Latencies,
+    /// From a record frame on its way to its acknowledgement.
+    pub acknowledged: Latencies,
+    /// What each tenant has that is told apart, and all others together.
+    pub tenants: Vec<Tally>,
+    /// The same for channels.
+    pub channels: Vec<Tally>,
     pub now: Standing,
 }
 
@@ -43,10 +56,28 @@ pub struct Standing {
     pub behind: usize,
     pub feeds: usize,
     pub unsent_bytes: u64,
+    /// Cursors that wait for history.
+    pub waiting: usize,
+    /// Subscriptions that are behind and wait for their turn.
+    pub runnable: usize,
+    /// Partitions in which more is to be read than one turn allowed.
+    pub unfinished: usize,
+    pub lag: Lag,
 }
 
-/// Latencies kept between two takings; further ones are left out.
-const LATENCIES_MAX: usize = 4_096;
+/// How far those are behind who are: of the last round in which each connection
+/// was looked at, which takes a second.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// Connections with a subscription that is behind.
+    pub clients: usize,
+    /// Offsets between their cursors and the shard's, all together.
+    pub offsets: u64,
+    /// The same, of the subscription that is furthest behind.
+    pub offsets_max: u64,
+    /// How long the subscription is behind that has been so for longest.
+    pub longest: Duration,
+}
 
 impl Counts {
     /// Counts a gap frame.
@@ -68,17 +99,10 @@ impl Counts {
     pub fn close(&mut self, code: CloseCode) {
         *self.closes.entry(code.name()).or_default() += 1;
     }
-
-    /// Counts how long a record took to so many followers.
-    pub fn latency(&mut self, millis: u64, deliveries: u32) {
-        if self.latencies.len() < LATENCIES_MAX {
-            self.latencies.push((millis, deliveries));
-        }
-    }
 }
 
 /// Returns the name of a reason, as it stands on the wire and in metrics.
-fn gap_name(reason: GapReason) -> &'static str {
+pub fn gap_name(reason: GapReason) -> &'static str {
     match reason {
         GapReason::Retention => "retention",
         GapReason::Truncated => "truncated",

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 use crate::delivery::index::FeedSlot;
+use crate::delivery::tally::TallySlot;
 use crate::protocol::encode::RecordsEncoder;
 use crate::protocol::frame::Encoding;
 use crate::tenancy::channel::SourceKey;
@@ -48,6 +49,8 @@ pub struct Feed {
     pub(in crate::delivery) followers: [Vec<Follower>; 2],
     /// Subscriptions in whatever state.
     pub(in crate::delivery) members: u32,
+    /// Where its channel is counted.
+    pub(in crate::delivery) tally: TallySlot,
     /// The frames being written for the live followers.
     pub(in crate::delivery) writing: [Option<Box<RecordsEncoder>>; 2],
 }
@@ -102,6 +105,7 @@ impl Feeds {
         &mut self,
         key: FeedKey,
         source: usize,
+        tally: TallySlot,
     ) -> (FeedSlot, Entered) {
         if let Some(slot) = self.known.get(&key) {
             self.slots[*slot].members += 1;
@@ -118,6 +122,7 @@ impl Feeds {
             told: Vec::new(),
             followers: [Vec::new(), Vec::new()],
             members: 1,
+            tally,
             writing: [None, None],
         });
         self.known.insert(key, slot);

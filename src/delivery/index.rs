@@ -169,11 +169,33 @@ fn take_out<K: Hash + Eq>(places: &mut HashMap<K, Feeds>, place: &K, feed: FeedS
 /// Says whether one feed wants `record`: the same rule as [`Index::matches`],
 /// for those who read the log on their own.
 pub fn wants(tenant: Option<&TenantId>, filter: &KeyFilter, record: &Record<'_>) -> bool {
+    mismatch(tenant, filter, record).is_none()
+}
+
+/// Returns the predicate by which one feed does not want `record`; `None` where it
+/// does.
+pub fn mismatch(
+    tenant: Option<&TenantId>,
+    filter: &KeyFilter,
+    record: &Record<'_>,
+) -> Option<Mismatch> {
     let owner = match record.owner {
         Owner::Shared => None,
         Owner::Tenant(tenant) => Some(tenant),
     };
-    owner == tenant.map(TenantId::as_str) && filter.matches(record.key)
+    if owner != tenant.map(TenantId::as_str) {
+        return Some(Mismatch::Tenant);
+    }
+    (!filter.matches(record.key)).then_some(Mismatch::Key)
+}
+
+/// Why a feed does not want a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    /// It is another tenant's.
+    Tenant,
+    /// Its key is not one that was asked for.
+    Key,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! shared by all who follow it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::delivery::behind::told_before;
 use crate::delivery::connection::Mark;
@@ -9,6 +10,9 @@ use crate::delivery::feed::LANES;
 use crate::delivery::feed::Pace;
 use crate::delivery::feed::lane;
 use crate::delivery::index::FeedSlot;
+use crate::delivery::recent::Note;
+use crate::delivery::recent::What;
+use crate::delivery::recent::Whose;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Partition;
 use crate::delivery::subscription::Announced;
@@ -111,11 +115,13 @@ impl Shard {
             turn: 0,
             queued: Queued::No,
             told_at: now.instant,
+            since: now.instant,
         }));
         if subscription.announced == Announced::Live {
             self.counts.fell_behind += 1;
         }
         self.behind += 1;
+        self.tally(slot, feed, |tally| tally.behind += 1);
         self.unfollow_feed(feed, lane(encoding), follower);
     }
 
@@ -197,6 +203,10 @@ impl Shard {
         let mut newest = None;
         for batch in batches {
             let first = batch.index_at(from);
+            if let Some(received_at) = batch.received_at() {
+                let took = now.instant.saturating_duration_since(received_at);
+                self.counts.dispatched.add(took, 1);
+            }
             let mut traced = batch.traced_from(first);
             self.counts.records_matched += (batch.len() - first) as u64;
             for index in first..batch.len() {
@@ -274,6 +284,15 @@ impl Shard {
         newest: Option<Timestamp>,
         now: Moment,
     ) {
+        let feed = self.feeds.at(slot);
+        self.recent.note(Note {
+            whose: Whose::Feed(feed.number),
+            partition: PartitionId::from_index(partition),
+            from: feed.told[partition],
+            to,
+            at: now.wall,
+            what: What::Records,
+        });
         let mut fan_out = self.begin_fan_out(slot);
         for lane in 0..LANES.len() {
             let Some(frame) = self.feeds.at_mut(slot).writing[lane].take() else { continue };
@@ -283,7 +302,8 @@ impl Shard {
             let followers = self.feeds.at(slot).followers[lane].len();
             if let Some(newest) = newest {
                 let millis = now.wall.as_millis().saturating_sub(newest.as_millis()).max(0);
-                self.counts.latency(millis.cast_unsigned(), followers as u32);
+                let took = Duration::from_millis(millis.cast_unsigned());
+                self.counts.delivered.add(took, followers as u64);
             }
             let load = Load::Records { partition: PartitionId::from_index(partition), to, records };
             let Some(fan_out) = &mut fan_out else {
@@ -336,9 +356,19 @@ impl Shard {
                     fallen.push((at, usize::from(follower.subscription)));
                     continue;
                 }
-                window.sent(partition, to, records);
+                window.sent(partition, to, records, now.instant);
             }
             connection.outbox.push(frame);
+            if let Load::Records { records, .. } = load {
+                if unsent == 0 {
+                    connection.pulse.unsent_since = Some(now.instant);
+                }
+                if let Some(tenant) = connection.tenant {
+                    let tally = self.tenants.at(tenant);
+                    tally.deliveries += u64::from(records);
+                    tally.bytes += bytes as u64;
+                }
+            }
             if let Some(told) = &mut told {
                 told.push(Pushed { follower: *follower, before: unsent });
             }
@@ -352,6 +382,9 @@ impl Shard {
         self.counts.bytes += pushed * bytes as u64;
         if let Load::Records { records, .. } = load {
             self.counts.deliveries += pushed * u64::from(records);
+            let tally = self.channel_tallies.at(self.feeds.at(slot).tally);
+            tally.deliveries += pushed * u64::from(records);
+            tally.bytes += pushed * bytes as u64;
         }
         for subscription in fallen {
             self.fall_behind(subscription, now);
@@ -396,6 +429,7 @@ impl Shard {
             let sub = self.feeds.at(feed).number;
             let to = to.offset;
             let gap = Gap { sub, partition: id, from, to, reason, topic_id };
+            self.recent.note(Note::of_gap(Whose::Feed(sub), &gap, now.wall));
             self.tell(feed, &ServerFrame::Gap(gap), now);
             self.counts.gap(reason);
             self.feeds.at_mut(feed).told[partition] = to;

@@ -8,6 +8,9 @@ use crate::delivery::behind::Step;
 use crate::delivery::feed::lane;
 use crate::delivery::index::wants;
 use crate::delivery::live::END_OF_TIME;
+use crate::delivery::recent::Note;
+use crate::delivery::recent::What;
+use crate::delivery::recent::Whose;
 use crate::delivery::shard::Shard;
 use crate::delivery::shelf::Kept;
 use crate::delivery::shelf::Lane;
@@ -21,9 +24,11 @@ use crate::log::batch::Batch;
 use crate::log::partition::Cursor;
 use crate::log::partition::Read;
 use crate::protocol::encode::RecordsEncoder;
+use crate::protocol::encode::WireFrame;
 use crate::protocol::frame::GapReason;
 use crate::registry::message::Command;
 use crate::types::ids::Offset;
+use crate::types::ids::PartitionId;
 use crate::types::limits::RECORDS_FRAME_BYTES;
 use crate::types::limits::RECORDS_FRAME_RECORDS_MAX;
 use crate::types::record::Record;
@@ -103,17 +108,37 @@ impl Shard {
     /// records below the client's position are repeats, which clients drop.
     fn send_kept(&mut self, slot: usize, sub: usize, partition: usize, kept: &Kept) -> Step {
         let Some(mut reader) = self.reader(slot, sub, partition) else { return Step::Ended };
+        let turn = self.turn.expect("whoever reads on has its turn");
+        self.recent.note(Note {
+            whose: Whose::Subscription(self.subscription(slot, sub).serial),
+            partition: PartitionId::from_index(partition),
+            from: kept.from,
+            to: kept.to,
+            at: turn.wall,
+            what: What::Records,
+        });
         reader.cursor.offset = kept.to;
         reader.told = kept.to;
         self.set_reader(slot, sub, partition, reader);
-        self.counts.deliveries += u64::from(kept.records);
-        self.push(slot, &kept.frame);
+        self.push_records(slot, sub, &kept.frame, kept.records);
         if let Some(traced) = &kept.traced {
             let traced = self.caught_up_again(traced);
             let bytes = kept.frame.bytes().len();
             self.note_catch_up((slot, sub), traced, bytes, kept.records);
         }
         Step::Moved
+    }
+
+    /// Puts a frame of so many records into the outbox, and counts it.
+    fn push_records(&mut self, slot: usize, sub: usize, frame: &WireFrame, records: u32) {
+        self.counts.deliveries += u64::from(records);
+        let bytes = frame.bytes().len() as u64;
+        let feed = self.subscription(slot, sub).feed;
+        self.tally(slot, feed, |tally| {
+            tally.deliveries += u64::from(records);
+            tally.bytes += bytes;
+        });
+        self.push(slot, frame);
     }
 
     /// Sends the records that match, as many as one frame, the outbox and the
@@ -128,6 +153,7 @@ impl Shard {
         limit: Offset,
         room: usize,
     ) -> Step {
+        let turn = self.turn.expect("whoever reads on has its turn");
         let encoding = self.connections[slot].encoding;
         let subscription = self.subscription(slot, sub);
         let feed = self.feeds.at(subscription.feed);
@@ -188,16 +214,18 @@ impl Shard {
             self.set_reader(slot, sub, partition, reader);
             return if moved { Step::Moved } else { Step::Full };
         };
+        let whose = Whose::Subscription(subscription.serial);
         let from = std::mem::replace(&mut reader.told, to);
+        let (at, what) = (turn.wall, What::Records);
+        self.recent.note(Note { whose, partition: id, from, to, at, what });
         self.set_reader(slot, sub, partition, reader);
         let records = u32::try_from(frame.records()).expect("bounded by the frame's limit");
         if let Some(window) = &mut self.subscription_mut(slot, sub).window {
-            window.sent(id, to, records);
+            window.sent(id, to, records, turn.instant);
         }
-        self.counts.deliveries += u64::from(records);
         self.counts.frames_encoded += 1;
         let frame = frame.finish(to);
-        self.push(slot, &frame);
+        self.push_records(slot, sub, &frame, records);
         let traced = self.note_caught_up((slot, sub), caught_up, frame.bytes().len(), records);
         if let Some(lane) = self.shared_lane(slot, sub, partition, reader.cursor) {
             self.shelf.keep(lane, Kept { from, to, records, frame, traced });

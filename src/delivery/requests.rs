@@ -40,6 +40,7 @@ use crate::tenancy::channel::Denied;
 use crate::tenancy::principal::Principal;
 use crate::types::ids::RequestId;
 use crate::types::ids::SubId;
+use crate::types::latency::Latencies;
 use crate::types::limits::CLIENT_FRAME_BYTES_MAX;
 use crate::types::moment::Moment;
 use crate::types::positions::Positions;
@@ -90,7 +91,16 @@ impl Shard {
     }
 
     /// Lets a client in.
-    pub(in crate::delivery) fn welcome(&mut self, slot: usize, principal: Arc<Principal>) {
+    pub(in crate::delivery) fn welcome(
+        &mut self,
+        slot: usize,
+        principal: Arc<Principal>,
+        now: Moment,
+    ) {
+        if self.verifier.is_revoked(&principal, now.wall) {
+            // It was revoked while the handshake was on its way.
+            return self.close(slot, CloseCode::AuthenticationFailed, None, now.instant);
+        }
         let connection = &mut self.connections[slot];
         connection.reader.set_message_bytes_max(CLIENT_FRAME_BYTES_MAX);
         let frame = ServerFrame::Welcome {
@@ -99,6 +109,9 @@ impl Shard {
             heartbeat: self.settings.heartbeat_interval,
             expires_at: principal.expires_at,
         };
+        let tenant = self.tenants.slot(principal.tenant.as_str(), self.directory.tenant_labels());
+        connection.tenant = Some(tenant);
+        self.tenants.at(tenant).connections += 1;
         connection.phase = Phase::Open(Box::new(Open { principal, warned: Warned::No }));
         self.send(slot, &frame);
     }
@@ -139,6 +152,11 @@ impl Shard {
         let lane = lane(connection.encoding);
         let Some(subscription) = connection.subscriptions[sub].take() else { return };
         self.subscriptions -= 1;
+        let was_behind = matches!(subscription.state, State::Behind(_));
+        self.tally(slot, subscription.feed, |tally| {
+            tally.subscriptions -= 1;
+            tally.behind -= usize::from(was_behind);
+        });
         match subscription.state {
             State::Live { follower } => self.unfollow_feed(subscription.feed, lane, follower),
             State::Behind(_) => self.behind -= 1,
@@ -233,7 +251,7 @@ impl Shard {
             }
             (ClientFrame::Unsubscribe { id, sub }, Some(_)) => self.unsubscribe(slot, id, sub),
             (ClientFrame::Ack { sub, positions }, Some(_)) => {
-                self.acknowledge(slot, sub, &positions);
+                self.acknowledge(slot, sub, &positions, now);
             }
         }
     }
@@ -242,7 +260,7 @@ impl Shard {
         let command = self.begin_command(slot, CommandKind::Authenticate, None);
         match self.verifier.verify(token, now.wall) {
             Ok(principal) => {
-                self.welcome(slot, Arc::new(principal));
+                self.welcome(slot, Arc::new(principal), now);
                 self.end_command(command, Outcome::Done);
             }
             Err(refusal) => {
@@ -343,7 +361,9 @@ impl Shard {
             return Err((ErrorCode::AlreadySubscribed, message.to_owned()));
         }
         let source = self.follow(source);
-        let (feed, entered) = self.feeds.enter(key, source);
+        let labels = self.directory.channel_labels();
+        let tally = self.channel_tallies.slot(key.channel.as_str(), labels);
+        let (feed, entered) = self.feeds.enter(key, source, tally);
         if entered == Entered::New {
             let key = &self.feeds.at(feed).key;
             let source = &mut self.sources[source];
@@ -361,9 +381,11 @@ impl Shard {
                 announced: Announced::NotYet,
                 window: asked.window.map(|records_max| Box::new(Window::new(records_max))),
                 state: State::Starting(Box::new(asked.from)),
+                started: None,
             },
         );
         self.subscriptions += 1;
+        self.tally(slot, feed, |tally| tally.subscriptions += 1);
         let reference = self.reference(slot, sub);
         self.traces.keep_command(reference, command);
         self.watch_start(reference, now);
@@ -408,14 +430,18 @@ impl Shard {
         self.send(slot, &ServerFrame::Unsubscribed { id, sub: number });
     }
 
-    fn acknowledge(&mut self, slot: usize, number: SubId, positions: &Positions) {
+    fn acknowledge(&mut self, slot: usize, number: SubId, positions: &Positions, now: Moment) {
         let Some(sub) = self.sub_of(slot, number) else {
             // It may have ended while the acknowledgement was on its way.
             return;
         };
         self.traces.acknowledged(self.connections[slot].key(slot), number, positions);
         if let Some(window) = &mut self.subscription_mut(slot, sub).window {
-            window.acknowledge(positions);
+            let mut took = Latencies::default();
+            window.acknowledge(positions, |sent_at| {
+                took.add(now.instant.saturating_duration_since(sent_at), 1);
+            });
+            self.counts.acknowledged.merge(&took);
             self.queue(slot, sub);
         }
     }

@@ -19,12 +19,15 @@ use crate::delivery::counts::Standing;
 use crate::delivery::feed::Feeds;
 use crate::delivery::index::FeedSlot;
 use crate::delivery::outbox::Outbox;
+use crate::delivery::recent::Recent;
 use crate::delivery::settings::Settings;
 use crate::delivery::shelf::Shelf;
 use crate::delivery::source::Source;
 use crate::delivery::subscription::ConnectionKey;
 use crate::delivery::subscription::Question;
 use crate::delivery::subscription::SubRef;
+use crate::delivery::tally::Tallies;
+use crate::delivery::tally::Tally;
 use crate::delivery::traces::Traces;
 use crate::delivery::upkeep::Upkeep;
 use crate::protocol::close_code::CloseCode;
@@ -72,8 +75,13 @@ pub struct Shard {
     /// Connections with something new to write; each stands here once.
     pub(in crate::delivery) dirty: Vec<u32>,
     pub(in crate::delivery) upkeep: Upkeep,
+    /// When the turn began of whoever is behind and reads on now.
+    pub(in crate::delivery) turn: Option<Moment>,
     pub(in crate::delivery) traces: Traces,
     pub(in crate::delivery) counts: Counts,
+    pub(in crate::delivery) recent: Recent,
+    pub(in crate::delivery) tenants: Tallies,
+    pub(in crate::delivery) channel_tallies: Tallies,
     pub(in crate::delivery) subscriptions: usize,
     pub(in crate::delivery) behind: usize,
     pub(in crate::delivery) rng: fastrand::Rng,
@@ -131,8 +139,12 @@ impl Shard {
             outputs: VecDeque::new(),
             dirty: Vec::new(),
             upkeep: Upkeep::default(),
+            turn: None,
             traces: Traces::off(seed),
             counts: Counts::default(),
+            recent: Recent::default(),
+            tenants: Tallies::default(),
+            channel_tallies: Tallies::default(),
             subscriptions: 0,
             behind: 0,
             rng,
@@ -160,16 +172,19 @@ impl Shard {
             serial,
             id,
             encoding: opening.encoding,
+            opened_at: now.instant,
+            user_agent: opening.user_agent,
             phase: Phase::Arriving { deadline },
             reader: FrameReader::new(CLIENT_FRAME_UNAUTHENTICATED_BYTES_MAX),
             subscriptions: Vec::new(),
             outbox: Outbox::default(),
             mark: Mark::Clean,
-            pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None },
+            pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None, unsent_since: None },
             bucket: Bucket::full(&self.settings, now.instant),
+            tenant: None,
         });
         if let Some(principal) = opening.principal {
-            self.welcome(slot, principal);
+            self.welcome(slot, principal, now);
         }
         let key = self.connections[slot].key(slot);
         if let Some(origin) = opening.trace {
@@ -195,6 +210,12 @@ impl Shard {
             connection.pulse.alive_at = now.instant;
             connection.pulse.held = None;
         }
+        if connection.outbox.is_empty()
+            && let Some(since) = connection.pulse.unsent_since.take()
+        {
+            self.counts.written.add(now.instant.saturating_duration_since(since), 1);
+        }
+        let connection = &self.connections[slot];
         if connection.outbox.bytes() * 2 <= self.settings.unsent_bytes_max {
             self.queue_behind(slot);
         }
@@ -272,8 +293,37 @@ impl Shard {
             behind: self.behind,
             feeds: self.feeds.len(),
             unsent_bytes: unsent,
+            waiting: self.waiting(),
+            runnable: self.runnable.len(),
+            unfinished: self.unfinished.len(),
+            lag: self.upkeep.lag(),
         };
+        if self.directory.tenant_labels().is_on() {
+            counts.tenants = self.tenants.take();
+        }
+        if self.directory.channel_labels().is_on() {
+            counts.channels = self.channel_tallies.take();
+        }
         counts
+    }
+
+    /// Returns how many cursors wait for history.
+    fn waiting(&self) -> usize {
+        let partitions = self.sources.iter().flat_map(|(_, source)| &source.partitions);
+        partitions.map(|partition| partition.waiting.len()).sum()
+    }
+
+    /// Changes what the tenant of a connection and the channel of a feed have.
+    pub(in crate::delivery) fn tally(
+        &mut self,
+        slot: usize,
+        feed: FeedSlot,
+        count: impl Fn(&mut Tally),
+    ) {
+        count(self.channel_tallies.at(self.feeds.at(feed).tally));
+        if let Some(tenant) = self.connections[slot].tenant {
+            count(self.tenants.at(tenant));
+        }
     }
 
     /// Puts a frame into a connection's outbox, unless it is closing.
@@ -355,7 +405,10 @@ impl Shard {
     fn remove(&mut self, slot: usize) {
         self.end_subscriptions(slot);
         self.end_traces(self.connections[slot].key(slot));
-        self.connections.remove(slot);
+        let connection = self.connections.remove(slot);
+        if let Some(tenant) = connection.tenant {
+            self.tenants.at(tenant).connections -= 1;
+        }
     }
 
     /// Returns the place of a connection that is still there.

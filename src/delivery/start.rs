@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::delivery::recent::Note;
+use crate::delivery::recent::Whose;
 use crate::delivery::shard::Shard;
 use crate::delivery::source::Partition;
 use crate::delivery::source::Phase;
@@ -11,6 +13,8 @@ use crate::delivery::subscription::Behind;
 use crate::delivery::subscription::Question;
 use crate::delivery::subscription::Queued;
 use crate::delivery::subscription::Reader;
+use crate::delivery::subscription::STARTS_KEPT_MAX;
+use crate::delivery::subscription::Started;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::SubRef;
 use crate::delivery::subscription::Waits;
@@ -266,11 +270,20 @@ impl Shard {
             turn: 0,
             queued: Queued::No,
             told_at: now.instant,
+            since: now.instant,
         };
-        self.subscription_mut(slot, sub).state = State::Behind(Box::new(behind));
+        let started = (plan.starts.len() <= STARTS_KEPT_MAX).then(|| Started {
+            topic_id,
+            at: plan.starts.iter().map(|start| start.position).collect(),
+        });
+        let subscription = self.subscription_mut(slot, sub);
+        subscription.started = started;
+        subscription.state = State::Behind(Box::new(behind));
         self.behind += 1;
+        let feed = self.subscription(slot, sub).feed;
+        self.tally(slot, feed, |tally| tally.behind += 1);
         self.announce(slot, sub, &plan);
-        if self.tell_lost(slot, sub, &plan, topic_id) {
+        if self.tell_lost(slot, sub, &plan, topic_id, now) {
             self.queue(slot, sub);
         }
     }
@@ -291,7 +304,14 @@ impl Shard {
     }
 
     /// Tells what the start has lost; says whether the subscription goes on.
-    fn tell_lost(&mut self, slot: usize, sub: usize, plan: &Plan, topic_id: TopicId) -> bool {
+    fn tell_lost(
+        &mut self,
+        slot: usize,
+        sub: usize,
+        plan: &Plan,
+        topic_id: TopicId,
+        now: Moment,
+    ) -> bool {
         let number = self.feeds.at(self.subscription(slot, sub).feed).number;
         let mut gaps = Vec::new();
         for (index, start) in plan.starts.iter().enumerate() {
@@ -320,6 +340,8 @@ impl Shard {
         let any = !gaps.is_empty();
         for gap in gaps {
             self.counts.gap(gap.reason);
+            let whose = Whose::Subscription(self.subscription(slot, sub).serial);
+            self.recent.note(Note::of_gap(whose, &gap, now.wall));
             self.send(slot, &ServerFrame::Gap(gap));
         }
         if any && self.subscription(slot, sub).on_gap == OnGap::Stop {

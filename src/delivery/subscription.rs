@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Instant;
 
 use crate::delivery::index::FeedSlot;
+use crate::delivery::source::Partition;
 use crate::log::partition::Cursor;
 use crate::protocol::frame::OnGap;
 use crate::protocol::frame::StartAt;
@@ -39,7 +40,19 @@ pub struct Subscription {
     pub(in crate::delivery) announced: Announced,
     pub(in crate::delivery) window: Option<Box<Window>>,
     pub(in crate::delivery) state: State,
+    /// Where it began; not kept where that takes too much memory.
+    pub(in crate::delivery) started: Option<Started>,
 }
+
+/// Where a subscription began.
+#[derive(Debug)]
+pub(in crate::delivery) struct Started {
+    pub(in crate::delivery) topic_id: TopicId,
+    pub(in crate::delivery) at: Box<[Offset]>,
+}
+
+/// Partitions of a topic beyond which nobody keeps where it began.
+pub(in crate::delivery) const STARTS_KEPT_MAX: usize = 32;
 
 /// Whether the client was told that it has caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +99,15 @@ pub(in crate::delivery) struct Behind {
     pub(in crate::delivery) queued: Queued,
     /// When the client was last told how far the cursors have come.
     pub(in crate::delivery) told_at: Instant,
+    pub(in crate::delivery) since: Instant,
+}
+
+impl Behind {
+    /// Returns how many offsets lie between its cursors and the shard's.
+    pub(in crate::delivery) fn offsets(&self, places: &[Partition]) -> u64 {
+        let pairs = places.iter().zip(&self.partitions);
+        pairs.map(|(place, reader)| reader.cursor.offset.distance_to(place.cursor.offset)).sum()
+    }
 }
 
 /// Whether a subscription stands in the queue of those that can read on.
@@ -120,7 +142,16 @@ pub(in crate::delivery) struct Window {
     records_max: NonZeroU32,
     unacknowledged: u32,
     /// Frames sent and not acknowledged, in order; at most one a record.
-    frames: VecDeque<(PartitionId, Offset, u32)>,
+    frames: VecDeque<Sent>,
+}
+
+/// A frame that is not acknowledged.
+#[derive(Debug)]
+struct Sent {
+    partition: PartitionId,
+    to: Offset,
+    records: u32,
+    at: Instant,
 }
 
 impl Window {
@@ -133,19 +164,36 @@ impl Window {
         self.records_max.get().saturating_sub(self.unacknowledged)
     }
 
-    /// Notes a frame of so many records that ends at `to`.
-    pub(in crate::delivery) fn sent(&mut self, partition: PartitionId, to: Offset, records: u32) {
-        self.unacknowledged += records;
-        self.frames.push_back((partition, to, records));
+    /// Returns how many records may be unacknowledged.
+    pub(in crate::delivery) fn records_max(&self) -> u32 {
+        self.records_max.get()
     }
 
-    /// Notes that the client has dealt with all below these positions.
-    pub(in crate::delivery) fn acknowledge(&mut self, positions: &Positions) {
+    /// Notes a frame of so many records that ends at `to`.
+    pub(in crate::delivery) fn sent(
+        &mut self,
+        partition: PartitionId,
+        to: Offset,
+        records: u32,
+        at: Instant,
+    ) {
+        self.unacknowledged += records;
+        self.frames.push_back(Sent { partition, to, records, at });
+    }
+
+    /// Notes that the client has dealt with all below these positions; calls
+    /// `acknowledged` with the moment at which each frame was sent that this acknowledges.
+    pub(in crate::delivery) fn acknowledge(
+        &mut self,
+        positions: &Positions,
+        mut acknowledged: impl FnMut(Instant),
+    ) {
         let unacknowledged = &mut self.unacknowledged;
-        self.frames.retain(|(partition, to, records)| {
-            let done = positions.get(partition).is_some_and(|position| position >= to);
+        self.frames.retain(|sent| {
+            let done = positions.get(&sent.partition).is_some_and(|position| *position >= sent.to);
             if done {
-                *unacknowledged -= records;
+                *unacknowledged -= sent.records;
+                acknowledged(sent.at);
             }
             !done
         });
@@ -154,11 +202,11 @@ impl Window {
     /// Forgets frames whose offsets mean something else now.
     pub(in crate::delivery) fn forget(&mut self, partition: PartitionId) {
         let unacknowledged = &mut self.unacknowledged;
-        self.frames.retain(|(of, _, records)| {
-            if *of == partition {
-                *unacknowledged -= records;
+        self.frames.retain(|sent| {
+            if sent.partition == partition {
+                *unacknowledged -= sent.records;
             }
-            *of != partition
+            sent.partition != partition
         });
     }
 }
@@ -176,13 +224,16 @@ mod tests {
     fn a_frame_is_acknowledged_when_its_end_is() {
         let mut window = Window::new(NonZeroU32::new(10).expect("not zero"));
         let (p, to) = at(0, 5);
-        window.sent(p, to, 4);
+        let now = Instant::now();
+        window.sent(p, to, 4, now);
         let (q, to) = at(1, 9);
-        window.sent(q, to, 6);
+        window.sent(q, to, 6, now);
         assert_eq!(window.room(), 0);
-        window.acknowledge(&Positions::from([at(0, 4)]));
+        window.acknowledge(&Positions::from([at(0, 4)]), |_| panic!("too early"));
         assert_eq!(window.room(), 0, "the frame ends at 5");
-        window.acknowledge(&Positions::from([at(0, 5)]));
+        let mut acknowledged = 0;
+        window.acknowledge(&Positions::from([at(0, 5)]), |_| acknowledged += 1);
+        assert_eq!(acknowledged, 1);
         assert_eq!(window.room(), 4);
         window.forget(q);
         assert_eq!(window.room(), 10);

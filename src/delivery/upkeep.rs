@@ -11,10 +11,12 @@ use std::time::Instant;
 use crate::delivery::connection::Connection;
 use crate::delivery::connection::Phase;
 use crate::delivery::connection::Warned;
+use crate::delivery::counts::Lag;
 use crate::delivery::settings::Settings;
 use crate::delivery::shard::Output;
 use crate::delivery::shard::Shard;
 use crate::delivery::subscription::ConnectionKey;
+use crate::delivery::subscription::State;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::frame::ServerFrame;
 use crate::protocol::websocket::write::ping_frame;
@@ -31,6 +33,10 @@ pub struct Upkeep {
     /// Sources to look at again, for something was not whole yet.
     again: BTreeSet<usize>,
     leaving: Option<Leaving>,
+    /// Of the last whole round of connections.
+    lag: Lag,
+    /// Of the round that is under way.
+    lag_so_far: Lag,
 }
 
 /// A shard that says goodbye to its connections.
@@ -57,6 +63,10 @@ enum Due {
 impl Upkeep {
     pub(in crate::delivery) fn next_deadline(&self) -> Option<Instant> {
         self.tick_at
+    }
+
+    pub(in crate::delivery) fn lag(&self) -> Lag {
+        self.lag
     }
 
     pub(in crate::delivery) fn is_draining(&self) -> bool {
@@ -119,6 +129,10 @@ impl Shard {
         for _ in 0..places.div_ceil(TICKS_PER_ROUND) {
             let slot = self.upkeep.connection;
             self.upkeep.connection = if slot + 1 < places { slot + 1 } else { 0 };
+            if slot == 0 {
+                self.upkeep.lag = std::mem::take(&mut self.upkeep.lag_so_far);
+            }
+            self.add_lag(slot, now.instant);
             let Some(connection) = self.connections.get(slot) else { continue };
             match due(connection, &self.settings, now) {
                 Due::Nothing => {}
@@ -141,6 +155,23 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Adds how far a connection is behind to what this round has found.
+    fn add_lag(&mut self, slot: usize, now: Instant) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        let mut clients = 0;
+        for subscription in connection.subscriptions.iter().flatten() {
+            let State::Behind(behind) = &subscription.state else { continue };
+            clients = 1;
+            let source = &self.sources[self.feeds.at(subscription.feed).source];
+            let offsets = behind.offsets(&source.partitions);
+            let lag = &mut self.upkeep.lag_so_far;
+            lag.offsets += offsets;
+            lag.offsets_max = lag.offsets_max.max(offsets);
+            lag.longest = lag.longest.max(now.saturating_duration_since(behind.since));
+        }
+        self.upkeep.lag_so_far.clients += clients;
     }
 
     fn look_at_feeds(&mut self, now: Moment) {
@@ -255,9 +286,12 @@ mod tests {
             reader: FrameReader::new(1_000),
             subscriptions: Vec::new(),
             outbox,
+            opened_at: now.instant,
+            user_agent: None,
             mark: Mark::Clean,
-            pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None },
+            pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None, unsent_since: None },
             bucket: Bucket::full(&Settings::default(), now.instant),
+            tenant: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -232,7 +233,7 @@ impl KafkaConfig {
         set(&mut config, "socket.timeout.ms", "10000");
         // One record may be as large as the brokers let it be.
         set(&mut config, "receive.message.max.bytes", i32::MAX);
-        set(&mut config, "statistics.interval.ms", "0");
+        set(&mut config, "statistics.interval.ms", STATISTICS_INTERVAL.as_millis());
         set(&mut config, "enable.metrics.push", "false");
         if let Some(tls) = &self.tls {
             set_tls(&mut config, tls);
@@ -268,6 +269,9 @@ impl KafkaConfig {
     }
 }
 
+/// How often clients say how they are; each time costs about 1 KB of text for each
+/// partition.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 /// Default threads that read history.
 pub const HISTORY_READERS: usize = 2;
 /// Bytes of one partition that one live fetch may bring; a larger batch of

@@ -137,6 +137,7 @@ pub fn start(
         waiting: VecDeque::new(),
         assignments: BTreeMap::new(),
         assignment_next: 0,
+        status,
     };
     handle.spawn("kafka-control", move || control.run())?;
     Ok(handle)
@@ -171,6 +172,7 @@ struct Control {
     /// The assignments in force: what an earlier one reports is out of date.
     assignments: BTreeMap<(SourceId, PartitionId), AssignmentId>,
     assignment_next: u64,
+    status: Arc<KafkaStatus>,
 }
 
 /// A reader of history as the control thread sees it.
@@ -189,10 +191,15 @@ enum Sweeping {
 impl Control {
     fn run(mut self) {
         self.intake.handle_timeout(Instant::now());
+        let mut tell_at = Instant::now();
         loop {
             self.carry_out();
             let now = Instant::now();
-            let deadline = self.intake.next_deadline().unwrap_or(now + WAIT_MAX);
+            if tell_at <= now {
+                self.status.set_sweeps(self.intake.sweeps(SWEEPS_TOLD_MAX));
+                tell_at = now + TELL_INTERVAL;
+            }
+            let deadline = self.intake.next_deadline().unwrap_or(now + WAIT_MAX).min(tell_at);
             select! {
                 recv(self.stopped) -> _ => return,
                 recv(self.answers) -> answer => match answer {
@@ -327,6 +334,10 @@ fn place_of(chunk: &Chunk) -> Place {
 
 /// How long the thread sleeps when the intake has no deadline.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often the status is told how far the sweeps are.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+/// Sweeps that are told one by one.
+const SWEEPS_TOLD_MAX: usize = 1_000;
 /// Inputs that are taken before their tasks are carried out.
 const INPUTS_PER_ROUND: usize = 10_000;
 /// Threads whose calls to Kafka may block at the same time.

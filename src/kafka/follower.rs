@@ -1,7 +1,9 @@
 //! One partition that is followed live: from its queue to its log.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
 
 use crate::kafka::classify;
 use crate::kafka::classify::Fate;
@@ -19,6 +21,8 @@ use crate::log::batch::BatchBuilder;
 use crate::log::partition::Added;
 use crate::registry::directory::Directory;
 use crate::registry::message::ReadError;
+use crate::types::ids::Timestamp;
+use crate::types::latency::Latencies;
 
 /// How a turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +116,11 @@ impl Follower {
     }
 
     /// Moves what the queue has, but no more than is fair, to the log.
-    pub(in crate::kafka) fn take_turn(&mut self, directory: &Directory) -> Turn {
+    pub(in crate::kafka) fn take_turn(
+        &mut self,
+        directory: &Directory,
+        received: &mut Latencies,
+    ) -> Turn {
         self.bell.reset();
         let mut bytes = 0;
         for _ in 0..TAKES_PER_TURN {
@@ -145,21 +153,21 @@ impl Follower {
                 };
                 self.fetched.discard_front();
                 bytes += self.batch.bytes().saturating_sub(before);
-                if self.is_full() && self.publish(directory) == Added::Stale {
+                if self.is_full() && self.publish(directory, received) == Added::Stale {
                     return Turn::Stale;
                 }
                 if let Step::End(turn) = step {
-                    return self.end(directory, turn);
+                    return self.end(directory, received, turn);
                 }
             }
             if taken < RECORDS_PER_TAKE {
-                return self.end(directory, Turn::Drained);
+                return self.end(directory, received, Turn::Drained);
             }
             if bytes >= BATCH_BYTES_MAX {
                 break;
             }
         }
-        self.end(directory, Turn::MoreToCome)
+        self.end(directory, received, Turn::MoreToCome)
     }
 
     /// Gives back what the queue still holds. To be called once the partition is
@@ -168,8 +176,8 @@ impl Follower {
         self.fetched.drain(&self.queue);
     }
 
-    fn end(&mut self, directory: &Directory, turn: Turn) -> Turn {
-        match self.publish(directory) {
+    fn end(&mut self, directory: &Directory, received: &mut Latencies, turn: Turn) -> Turn {
+        match self.publish(directory, received) {
             Added::Stored => turn,
             Added::Stale => Turn::Stale,
         }
@@ -180,23 +188,34 @@ impl Follower {
     }
 
     /// Appends what was collected and wakes whoever follows.
-    fn publish(&mut self, directory: &Directory) -> Added {
+    fn publish(&mut self, directory: &Directory, received: &mut Latencies) -> Added {
         if self.batch.covers_nothing() {
             return Added::Stored;
         }
         let next = BatchBuilder::new(self.batch.to());
         let batch = std::mem::replace(&mut self.batch, next).finish();
         let batch = batch.received(Instant::now());
+        let (bytes, age) = (batch.bytes(), batch.newest().map(age));
         let (records, unclassified) = (self.records, self.unclassified);
         (self.records, self.unclassified) = (0, 0);
         let Assignment { source, partition, at, .. } = &self.assignment;
         let added = partition.append(at.generation, batch);
         if added == Added::Stored {
-            self.counts.add_live(records, unclassified);
+            self.counts.add_live(records, bytes, unclassified);
+            if let Some(age) = age {
+                received.add(age, 1);
+            }
             directory.wake(*source, partition.id());
         }
         added
     }
+}
+
+/// Returns how long ago a record was stamped.
+fn age(stamped: Timestamp) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let stamped = u64::try_from(stamped.as_millis()).unwrap_or(0);
+    now.saturating_sub(Duration::from_millis(stamped))
 }
 
 /// Bytes after which a batch is published, so that a backlog comes steadily.

@@ -104,6 +104,9 @@ impl HistoryReader {
             match self.chunks.recv_timeout(IDLE_INTERVAL) {
                 Ok(chunk) => {
                     let result = self.read(&chunk);
+                    if let Err(error) = &result {
+                        self.status.count_read_stop(error);
+                    }
                     let answer = Answer::History {
                         reader: self.index,
                         source: chunk.source,
@@ -200,8 +203,10 @@ impl HistoryReader {
             }
             sweep.fetched.discard_front();
         };
-        self.status.counts_of(chunk.source).add_history(records, unclassified);
-        Ok((batch.finish().received(Instant::now()), end))
+        let batch = batch.finish().received(Instant::now());
+        let counts = self.status.counts_of(chunk.source);
+        counts.add_history(records, batch.bytes(), unclassified);
+        Ok((batch, end))
     }
 
     fn begin_sweep(&self, place: Place) -> Result<Sweep, ReadError> {

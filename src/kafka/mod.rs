@@ -19,7 +19,10 @@ pub mod config;
 pub mod control;
 pub mod embedded;
 pub mod error;
+pub mod inspect;
+pub mod peek;
 pub mod producer;
+pub mod statistics;
 pub mod status;
 
 mod admin;

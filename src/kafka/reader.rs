@@ -40,6 +40,7 @@ use crate::registry::message::ReadError;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
 use crate::types::ids::TopicName;
+use crate::types::latency::Latencies;
 use crate::types::trace::Sampler;
 
 /// What the live reader is told to do.
@@ -73,6 +74,8 @@ pub(in crate::kafka) struct Reader {
     by_place: HashMap<Place, AssignmentId>,
     /// Assignments that nothing has come of yet, oldest first.
     unheard: VecDeque<(Instant, AssignmentId)>,
+    /// From the timestamps of records to their arrival, since last told.
+    received: Latencies,
 }
 
 type Place = (SourceId, PartitionId);
@@ -109,6 +112,7 @@ impl Reader {
             followers: HashMap::new(),
             by_place: HashMap::new(),
             unheard: VecDeque::new(),
+            received: Latencies::default(),
         })
     }
 
@@ -135,6 +139,7 @@ impl Reader {
             if now >= serve_at {
                 self.lanes.iter().for_each(|lane| client::serve(&lane.client));
                 self.give_up_on_silent(now);
+                self.status.add_received(&std::mem::take(&mut self.received));
                 serve_at = now + SERVE_INTERVAL;
             }
         }
@@ -143,7 +148,7 @@ impl Reader {
     /// Gives one partition its turn; one that is no longer followed has none.
     fn take_turn(&mut self, id: AssignmentId) -> Turn {
         let Some(follower) = self.followers.get_mut(&id) else { return Turn::Drained };
-        let turn = follower.take_turn(&self.directory);
+        let turn = follower.take_turn(&self.directory, &mut self.received);
         match &turn {
             Turn::Drained | Turn::MoreToCome => {}
             // Whoever began the partition anew assigns it anew.
@@ -284,6 +289,7 @@ impl Reader {
     }
 
     fn report(&self, assignment: &Assignment, error: ReadError) {
+        self.status.count_read_stop(&error);
         if let ReadError::Failed(reason) = &error {
             self.status.reading_stopped(&assignment.topic, reason);
         }

@@ -8,9 +8,17 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use crate::kafka::statistics::BrokerState;
+use crate::kafka::statistics::Statistics;
+use crate::registry::history::Sweeps;
+use crate::registry::message::ReadError;
+use crate::types::ids::Offset;
+use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
 use crate::types::ids::TopicName;
+use crate::types::latency::Latencies;
 
 /// The state of the connection to Kafka, shared by the threads of this room and
 /// whoever asks.
@@ -39,6 +47,24 @@ struct State {
     stopped: BTreeMap<TopicName, String>,
     counts: BTreeMap<SourceId, Arc<SourceCounts>>,
     failed_threads: BTreeSet<String>,
+    /// What each client said last, by its name; there are a few and they stay.
+    statistics: BTreeMap<String, Statistics>,
+    client_errors: BTreeMap<&'static str, u64>,
+    read_stops: BTreeMap<&'static str, u64>,
+    sweeps: Sweeps,
+    received: Latencies,
+}
+
+/// The connections to brokers, of all clients together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Brokers, each by its best connection.
+    pub brokers: BTreeMap<i32, BrokerState>,
+    pub connects: u64,
+    pub disconnects: u64,
+    pub errors: u64,
+    /// Of the slowest broker, at the 99th percentile.
+    pub round_trip: Duration,
 }
 
 /// What was read of one source since the process began.
@@ -47,6 +73,8 @@ pub struct SourceCounts {
     live: AtomicU64,
     history: AtomicU64,
     unclassified: AtomicU64,
+    live_bytes: AtomicU64,
+    history_bytes: AtomicU64,
 }
 
 impl SourceCounts {
@@ -66,13 +94,25 @@ impl SourceCounts {
         self.unclassified.load(Relaxed)
     }
 
-    pub(in crate::kafka) fn add_live(&self, records: u64, unclassified: u64) {
+    /// Returns the bytes in memory of what came live.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Relaxed)
+    }
+
+    /// Returns the bytes in memory of what was read back.
+    pub fn history_bytes(&self) -> u64 {
+        self.history_bytes.load(Relaxed)
+    }
+
+    pub(in crate::kafka) fn add_live(&self, records: u64, bytes: u64, unclassified: u64) {
         self.live.fetch_add(records, Relaxed);
+        self.live_bytes.fetch_add(bytes, Relaxed);
         self.unclassified.fetch_add(unclassified, Relaxed);
     }
 
-    pub(in crate::kafka) fn add_history(&self, records: u64, unclassified: u64) {
+    pub(in crate::kafka) fn add_history(&self, records: u64, bytes: u64, unclassified: u64) {
         self.history.fetch_add(records, Relaxed);
+        self.history_bytes.fetch_add(bytes, Relaxed);
         self.unclassified.fetch_add(unclassified, Relaxed);
     }
 }
@@ -98,6 +138,85 @@ impl KafkaStatus {
     /// Returns what was read of each source that was ever followed.
     pub fn counts(&self) -> BTreeMap<SourceId, Arc<SourceCounts>> {
         self.lock().counts.clone()
+    }
+
+    /// Returns the state of the connections to brokers.
+    pub fn connections(&self) -> Connections {
+        let state = self.lock();
+        let mut all = Connections::default();
+        let mut slowest = 0;
+        for (number, broker) in state.statistics.values().flat_map(|said| &said.brokers) {
+            let best = all.brokers.entry(*number).or_default();
+            *best = broker.state.max(*best);
+            all.connects += broker.connects;
+            all.disconnects += broker.disconnects;
+            all.errors += broker.errors;
+            slowest = slowest.max(broker.round_trip_micros);
+        }
+        all.round_trip = Duration::from_micros(slowest);
+        all
+    }
+
+    /// Returns up to where Kafka has committed each partition, as far as clients
+    /// have said; a few seconds old.
+    pub fn ends(&self) -> BTreeMap<(TopicName, PartitionId), Offset> {
+        let state = self.lock();
+        let mut all: BTreeMap<(TopicName, PartitionId), Offset> = BTreeMap::new();
+        for (place, end) in state.statistics.values().flat_map(|said| &said.ends) {
+            let known = all.entry(place.clone()).or_insert(*end);
+            *known = (*end).max(*known);
+        }
+        all
+    }
+
+    /// Returns what clients complained of by themselves, by kind.
+    pub fn client_errors(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = CLIENT_ERRORS.map(|kind| (kind, 0)).into_iter().collect::<BTreeMap<_, _>>();
+        all.extend(&self.lock().client_errors);
+        all
+    }
+
+    /// Returns how often reading a partition stopped, by reason.
+    pub fn read_stops(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = READ_STOPS.map(|reason| (reason, 0)).into_iter().collect::<BTreeMap<_, _>>();
+        all.extend(&self.lock().read_stops);
+        all
+    }
+
+    /// Returns how far the readings of history are.
+    pub fn sweeps(&self) -> Sweeps {
+        self.lock().sweeps.clone()
+    }
+
+    pub(in crate::kafka) fn note_statistics(&self, client: String, said: Statistics) {
+        self.lock().statistics.insert(client, said);
+    }
+
+    pub(in crate::kafka) fn count_client_error(&self, kind: &'static str) {
+        *self.lock().client_errors.entry(kind).or_default() += 1;
+    }
+
+    pub(in crate::kafka) fn count_read_stop(&self, error: &ReadError) {
+        let reason = match error {
+            ReadError::OutOfRange(_) => "out_of_range",
+            ReadError::Truncated(_) => "truncated",
+            ReadError::Failed(_) => "failed",
+        };
+        *self.lock().read_stops.entry(reason).or_default() += 1;
+    }
+
+    /// Returns how long records took from their timestamps to here, since this was
+    /// last asked.
+    pub fn take_received(&self) -> Latencies {
+        std::mem::take(&mut self.lock().received)
+    }
+
+    pub(in crate::kafka) fn add_received(&self, received: &Latencies) {
+        self.lock().received.merge(received);
+    }
+
+    pub(in crate::kafka) fn set_sweeps(&self, sweeps: Sweeps) {
+        self.lock().sweeps = sweeps;
     }
 
     pub(in crate::kafka) fn counts_of(&self, source: SourceId) -> Arc<SourceCounts> {
@@ -143,3 +262,9 @@ impl KafkaStatus {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Kinds of complaints of clients.
+const CLIENT_ERRORS: [&str; 7] =
+    ["all_brokers_down", "transport", "resolve", "authentication", "tls", "timed_out", "other"];
+/// Why the reading of a partition stops.
+const READ_STOPS: [&str; 3] = ["out_of_range", "truncated", "failed"];

@@ -55,6 +55,11 @@ impl Batch {
         self.received_at
     }
 
+    /// Returns when the last record was stamped.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.entries.last().map(|entry| entry.timestamp)
+    }
+
     /// Returns how many records there are.
     pub fn len(&self) -> usize {
         self.entries.len()

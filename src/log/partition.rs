@@ -23,6 +23,7 @@ use crate::log::budget::Budget;
 use crate::log::budget::Kind;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
+use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
 use crate::types::sabotage::Defect;
 
@@ -116,6 +117,12 @@ impl SharedPartition {
     /// Returns the oldest offset that Kafka is known to have.
     pub fn start(&self) -> Offset {
         self.lock().start
+    }
+
+    /// Returns when the newest record that came was stamped; `None` before one
+    /// came.
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.lock().newest
     }
 
     /// Returns the range of the tail.
@@ -274,6 +281,8 @@ struct PartitionLog {
     tail_start: Offset,
     tail_end: Offset,
     tail_bytes: u64,
+    /// When the newest record that was appended was stamped.
+    newest: Option<Timestamp>,
     history: BTreeMap<Offset, Arc<Batch>>,
     /// Begins of history chunks, in the order in which they came.
     arrivals: VecDeque<Offset>,
@@ -296,6 +305,7 @@ impl PartitionLog {
             tail_start: end,
             tail_end: end,
             tail_bytes: 0,
+            newest: None,
             history: BTreeMap::new(),
             arrivals: VecDeque::new(),
             history_bytes: 0,
@@ -345,6 +355,7 @@ impl PartitionLog {
     fn append(&mut self, batch: Batch) {
         self.tail_end = batch.to();
         self.tail_bytes += batch.bytes();
+        self.newest = batch.newest().or(self.newest);
         self.tail.push_back(Arc::new(batch));
     }
 

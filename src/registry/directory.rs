@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
@@ -13,6 +14,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use dashmap::DashMap;
 
+use crate::log::partition::SharedPartition;
+use crate::registry::labels::Labels;
 use crate::registry::message::Event;
 use crate::registry::message::SourceFailure;
 use crate::tenancy::channel::SourceKey;
@@ -34,6 +37,9 @@ pub struct Directory {
     followers: DashMap<SourceId, Vec<ShardId>>,
     mailboxes: Vec<Mailbox>,
     failures: DashMap<TopicName, SourceFailure>,
+    partitions: DashMap<SourceId, Vec<Arc<SharedPartition>>>,
+    tenants: Labels,
+    channels: Labels,
 }
 
 /// Every place for a source is taken.
@@ -50,7 +56,26 @@ impl Directory {
             followers: DashMap::new(),
             mailboxes: (0..shards).map(|_| Mailbox::default()).collect(),
             failures: DashMap::new(),
+            partitions: DashMap::new(),
+            tenants: Labels::default(),
+            channels: Labels::default(),
         }
+    }
+
+    /// Tells tenants and channels apart in metrics, as far as these labels go.
+    #[must_use]
+    pub fn with_labels(self, tenants: Labels, channels: Labels) -> Self {
+        Self { tenants, channels, ..self }
+    }
+
+    /// Returns which tenants are told apart in metrics.
+    pub fn tenant_labels(&self) -> &Labels {
+        &self.tenants
+    }
+
+    /// Returns which channels are told apart in metrics.
+    pub fn channel_labels(&self) -> &Labels {
+        &self.channels
     }
 
     /// Returns the number of a source, which is the same for equal keys.
@@ -102,6 +127,20 @@ impl Directory {
         for shard in shards {
             self.mailbox(shard).post(Event::Advanced { source, partition });
         }
+    }
+
+    /// Notes which partitions of a source are read; none when it no longer is.
+    pub fn set_partitions(&self, source: SourceId, partitions: Vec<Arc<SharedPartition>>) {
+        if partitions.is_empty() {
+            self.partitions.remove(&source);
+        } else {
+            self.partitions.insert(source, partitions);
+        }
+    }
+
+    /// Returns the partitions of each source that is read.
+    pub fn partitions(&self) -> BTreeMap<SourceId, Vec<Arc<SharedPartition>>> {
+        self.partitions.iter().map(|entry| (*entry.key(), entry.value().clone())).collect()
     }
 
     /// Notes what is wrong with a topic; `None` when nothing is any longer.

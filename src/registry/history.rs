@@ -47,6 +47,43 @@ enum State {
     },
 }
 
+/// How far the readings of history are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sweeps {
+    /// Chunks that are being read.
+    pub under_way: usize,
+    /// Partitions of which something is wanted.
+    pub partitions: usize,
+    /// Offsets that are wanted: at most one for each cursor that waits.
+    pub cursors: usize,
+    /// What is wanted, of the first partitions only.
+    pub wanted: Vec<Sweep>,
+}
+
+/// What is wanted of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    pub source: SourceId,
+    pub partition: PartitionId,
+    pub cursors: usize,
+    /// The lowest offset that is wanted.
+    pub lowest: Option<Offset>,
+    /// Where the last chunk ended.
+    pub stands_at: Option<Offset>,
+    pub state: SweepState,
+}
+
+/// What is being done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SweepState {
+    /// It waits for a reader.
+    Waiting,
+    /// A chunk is being read.
+    Reading,
+    /// A reading failed and is tried again later.
+    Resting,
+}
+
 /// Chunks after which a sweep looks back for cursors that it left behind.
 const STRIDES_MAX: u32 = 16;
 
@@ -164,6 +201,30 @@ impl History {
             return Some(Next { source, partition, from });
         }
         None
+    }
+
+    /// Returns how far the readings are, with what is wanted of at most `max`
+    /// partitions.
+    pub(in crate::registry) fn sweeps(&self, max: usize) -> Sweeps {
+        let wanted = self.wanted.iter().filter(|(_, wanted)| wanted.state != State::Idle);
+        let sweep = |((source, partition), wanted): (&(SourceId, PartitionId), &Wanted)| Sweep {
+            source: *source,
+            partition: *partition,
+            cursors: wanted.offsets.len(),
+            lowest: wanted.offsets.first().copied(),
+            stands_at: wanted.sweep,
+            state: match wanted.state {
+                State::Idle | State::Queued => SweepState::Waiting,
+                State::Reading | State::Abandoned => SweepState::Reading,
+                State::Resting { .. } => SweepState::Resting,
+            },
+        };
+        Sweeps {
+            under_way: self.under_way,
+            partitions: wanted.clone().count(),
+            cursors: wanted.clone().map(|(_, wanted)| wanted.offsets.len()).sum(),
+            wanted: wanted.take(max).map(sweep).collect(),
+        }
     }
 
     /// Drops all that is wanted of a source.

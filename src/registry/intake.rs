@@ -22,6 +22,7 @@ use crate::log::budget::Budget;
 use crate::log::partition::SharedPartition;
 use crate::registry::directory::Directory;
 use crate::registry::history::History;
+use crate::registry::history::Sweeps;
 use crate::registry::message::Bounds;
 use crate::registry::message::Claim;
 use crate::registry::message::Command;
@@ -384,6 +385,12 @@ impl Intake {
         failed.chain(retries).chain(self.refresh_at).chain(self.history.next_deadline()).min()
     }
 
+    /// Returns how far the readings of history are, with what is wanted of at
+    /// most `max` partitions.
+    pub fn sweeps(&self, max: usize) -> Sweeps {
+        self.history.sweeps(max)
+    }
+
     /// Returns the next thing to ask of Kafka; call until `None`.
     pub fn poll_task(&mut self) -> Option<Task> {
         if let Some(task) = self.tasks.pop_front() {
@@ -459,6 +466,7 @@ impl Intake {
 
     fn forget(&mut self, id: SourceId) {
         let Some(source) = self.sources.remove(&id) else { return };
+        self.directory.set_partitions(id, Vec::new());
         // An answer that comes later must not be taken for one to whoever
         // follows the source next.
         let gone = SourceFailure::UnknownTopic(source.topic.clone());
@@ -716,6 +724,8 @@ impl Intake {
 
     fn assign(&mut self, id: SourceId, first: usize) {
         let source = &self.sources[&id];
+        let live = source.partitions[..source.partitions_live].to_vec();
+        self.directory.set_partitions(id, live);
         for partition in &source.partitions[first..source.partitions_live] {
             self.tasks.push_back(assignment(id, &source.topic, partition));
         }

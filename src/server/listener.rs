@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -42,13 +44,18 @@ use crate::registry::directory::Directory;
 use crate::registry::message::Command;
 use crate::server::driver;
 use crate::server::driver::Order;
+use crate::server::inquiry::Workers;
 use crate::server::pulse::Pulses;
+use crate::server::refusal::Refusal;
 use crate::server::routes;
 use crate::server::routes::Gate;
 use crate::server::settings::ServerSettings;
+use crate::server::token::TokenError;
 use crate::server::upgrade;
 use crate::server::worker::Worker;
 use crate::telemetry::events::ListenerFailed;
+use crate::telemetry::metric;
+use crate::telemetry::recorder;
 use crate::telemetry::traces::queue::SpanQueue;
 use crate::tenancy::verify::Verify;
 use crate::types::ids::ShardId;
@@ -81,6 +88,7 @@ pub struct Listener {
     orders: watch::Sender<Order>,
     drained: mpsc::Receiver<ShardId>,
     pulses: Pulses,
+    inquiries: Workers,
 }
 
 /// How a drain ended.
@@ -99,6 +107,9 @@ impl Listener {
     ///
     /// When the address can't be bound or a worker can't be started.
     pub fn start(settings: &ServerSettings, parts: &WorkerParts) -> io::Result<Self> {
+        recorder::begin(metric::HANDSHAKE_REFUSALS, "reason", Refusal::reasons());
+        let reasons = TokenError::ALL.map(TokenError::reason);
+        recorder::begin(metric::TOKEN_REFUSALS, "reason", reasons);
         let workers = settings.workers.get();
         let socket = bind(settings.address)?;
         let address = socket.local_addr()?;
@@ -106,6 +117,9 @@ impl Listener {
         let (drained_sender, drained) = mpsc::channel(usize::from(workers));
         let next_shard = Arc::new(AtomicU16::new(0));
         let pulses = Pulses::new(workers);
+        let (inquiries, ends) = Workers::new(workers);
+        let ends = Mutex::new(ends.into_iter().map(Some).collect::<Vec<_>>());
+        let ends = Arc::new(ends);
         let factory = {
             let (settings, parts) = (settings.clone(), parts.clone());
             let (orders, pulses) = (orders.clone(), pulses.clone());
@@ -119,12 +133,17 @@ impl Listener {
                     Arc::clone(&parts.directory),
                     parts.spans.clone(),
                 );
+                let inquiries = {
+                    let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
+                    ends[usize::from(shard.raw())].take().expect("each worker starts once")
+                };
                 let drive = driver::drive(
                     Rc::clone(&worker),
                     shard,
                     orders.subscribe(),
                     drained_sender.clone(),
                     pulses.clone(),
+                    inquiries,
                 );
                 spawn_local(drive);
                 service(&settings, &parts, worker)
@@ -141,7 +160,7 @@ impl Listener {
                 ListenerFailed { error }.emit();
             }
         });
-        Ok(Self { address, socket, server: handle, orders, drained, pulses })
+        Ok(Self { address, socket, server: handle, orders, drained, pulses, inquiries })
     }
 
     /// Returns where clients connect.
@@ -157,6 +176,11 @@ impl Listener {
     /// Returns what tells whether the workers get on.
     pub fn pulses(&self) -> &Pulses {
         &self.pulses
+    }
+
+    /// Returns the way by which operators ask the workers.
+    pub fn inquiries(&self) -> &Workers {
+        &self.inquiries
     }
 
     /// Lets nobody in any more, and sends everybody away over `window`.

@@ -20,6 +20,7 @@
 pub mod config;
 mod driver;
 mod handshake;
+pub mod inquiry;
 pub mod key;
 mod link;
 pub mod listener;

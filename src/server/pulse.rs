@@ -28,6 +28,14 @@ impl Pulses {
         self.rounds[usize::from(shard.raw())].store(millis, Relaxed);
     }
 
+    /// Returns how long ago each worker went round, in their order.
+    pub fn ages(&self) -> Vec<Duration> {
+        let elapsed = self.began_at.elapsed();
+        let age =
+            |round: &AtomicU64| elapsed.saturating_sub(Duration::from_millis(round.load(Relaxed)));
+        self.rounds.iter().map(age).collect()
+    }
+
     /// Returns how long ago the worker that is furthest behind went round.
     pub fn oldest(&self) -> Duration {
         let round = self.rounds.iter().map(|round| round.load(Relaxed)).min().unwrap_or(0);

@@ -33,6 +33,25 @@ pub(in crate::server) enum Refusal {
 }
 
 impl Refusal {
+    /// Returns the reasons that there are, for metrics.
+    pub(in crate::server) fn reasons() -> impl Iterator<Item = &'static str> {
+        let all = [
+            Self::Full,
+            Self::Draining,
+            Self::NotFound,
+            Self::MethodNotAllowed,
+            Self::UpgradeRequired,
+            Self::VersionUnsupported,
+            Self::BadHandshake(""),
+            Self::SubprotocolUnknown,
+            Self::HostForbidden,
+            Self::OriginForbidden,
+            Self::TokenMisplaced(""),
+            Self::TokenRefused(String::new()),
+        ];
+        all.into_iter().map(|refusal| refusal.row().1)
+    }
+
     /// Returns the status and the code, which is also the reason in metrics.
     pub(in crate::server) fn row(&self) -> (StatusCode, &'static str) {
         match self {

@@ -10,6 +10,7 @@ use actix_web::body::BoxBody;
 use actix_web::body::MessageBody;
 use actix_web::body::SizedStream;
 use actix_web::http::Method;
+use actix_web::http::header;
 use actix_web::web;
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -121,13 +122,20 @@ fn admit(
             Some(Arc::new(verified?))
         }
     };
+    let user_agent = user_agent(request);
     // The session and the stream of messages are not used: see `Takeover`.
     let (mut response, _, _) =
         actix_ws::handle_with_protocols(request, payload, handshake.subprotocol.as_slice())
             .map_err(|_| Refusal::BadHandshake("the handshake is not one of RFC 6455"))?;
-    let opening = Opening { encoding: handshake.encoding, principal, trace: None };
+    let opening = Opening { encoding: handshake.encoding, principal, user_agent, trace: None };
     response.extensions_mut().insert(Takeover(opening));
     Ok(response)
+}
+
+/// Returns the beginning of what the client says it is, where that is text.
+fn user_agent(request: &HttpRequest) -> Option<Box<str>> {
+    let text = request.headers().get(header::USER_AGENT)?.to_str().ok()?;
+    Some(text.get(..USER_AGENT_BYTES_MAX).unwrap_or(text).into())
 }
 
 impl From<NoRoom> for Refusal {
@@ -139,5 +147,7 @@ impl From<NoRoom> for Refusal {
     }
 }
 
+/// Bytes of a client's name that are kept, for as long as its connection is.
+const USER_AGENT_BYTES_MAX: usize = 128;
 /// Where WebSockets are.
 const PATH: &str = "/v1/ws";

@@ -1,6 +1,7 @@
 //! Verifies tokens: who a client is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,6 +16,7 @@ use crate::protocol::frame::Token;
 use crate::server::key::VerifyingKey;
 use crate::tenancy::principal::ChannelAccess;
 use crate::tenancy::principal::Principal;
+use crate::tenancy::revocation::Revocations;
 use crate::tenancy::rule::is_tenant_name;
 use crate::tenancy::verify::Refusal;
 use crate::tenancy::verify::Verify;
@@ -99,9 +101,26 @@ pub enum TokenError {
     BadClaim,
     #[error("the token names no tenant that its issuer may speak for")]
     BadTenant,
+    #[error("the token has been revoked")]
+    Revoked,
 }
 
 impl TokenError {
+    /// Every error.
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::UnknownIssuer,
+        Self::UnknownKey,
+        Self::WrongAlgorithm,
+        Self::BadSignature,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::WrongAudience,
+        Self::BadClaim,
+        Self::BadTenant,
+        Self::Revoked,
+    ];
+
     /// Returns the name in metrics and logs.
     pub const fn reason(self) -> &'static str {
         match self {
@@ -115,6 +134,7 @@ impl TokenError {
             Self::WrongAudience => "wrong_audience",
             Self::BadClaim => "bad_claim",
             Self::BadTenant => "bad_tenant",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -129,6 +149,7 @@ pub struct Verifier {
     anonymous: Option<TenantId>,
     /// Claims that key rules speak of; the others are not kept.
     claims: Vec<String>,
+    revocations: Arc<Revocations>,
 }
 
 impl Verifier {
@@ -145,7 +166,12 @@ impl Verifier {
         let mut claims: Vec<String> = claims.map(str::to_owned).collect();
         claims.sort_unstable();
         claims.dedup();
-        Self { issuers, anonymous, claims }
+        Self { issuers, anonymous, claims, revocations: Arc::default() }
+    }
+
+    /// Returns the tokens that are no longer believed.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// Returns who a client is that shows no token; `None` where it must.
@@ -156,6 +182,8 @@ impl Verifier {
             channels: ChannelAccess::All,
             claims: BTreeMap::new(),
             expires_at: None,
+            token_id: None,
+            issued_at: None,
         })
     }
 
@@ -175,13 +203,19 @@ impl Verifier {
         let key = self.verifying_key(&head, &claims, &parts)?;
         let expires_at = key.check_times(&claims, now)?;
         key.check_audience(&claims)?;
-        Ok(Principal {
+        let principal = Principal {
             tenant: key.tenant(&claims)?,
             subject: text_claim(&claims, "sub")?.map(Into::into),
             channels: key.channels(&claims)?,
             claims: self.kept_claims(&claims),
             expires_at: Some(expires_at),
-        })
+            token_id: text_claim(&claims, "jti").ok().flatten().map(Into::into),
+            issued_at: time_claim(&claims, "iat").ok().flatten().map(Timestamp::from_millis),
+        };
+        match self.revocations.cover(&principal, now) {
+            true => Err(TokenError::Revoked),
+            false => Ok(principal),
+        }
     }
 
     /// Returns the key that signed the token: of the issuer that it names, with
@@ -227,6 +261,10 @@ impl Verify for Verifier {
     fn verify(&self, token: &Token, now: Timestamp) -> Result<Principal, Refusal> {
         self.verify(token, now)
             .map_err(|error| Refusal { reason: error.reason(), message: error.to_string() })
+    }
+
+    fn is_revoked(&self, principal: &Principal, now: Timestamp) -> bool {
+        self.revocations.cover(principal, now)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::delivery::subscription::ConnectionKey;
 use crate::registry::directory::Directory;
 use crate::registry::directory::Mailbox;
 use crate::registry::message::Command;
+use crate::server::inquiry::Inquiry;
 use crate::server::link;
 use crate::server::link::Link;
 use crate::server::link::LinkTask;
@@ -94,7 +95,7 @@ impl Worker {
             armed: Cell::new(None),
             lingering: Rc::default(),
             mode: Cell::new(Mode::Serving),
-            publisher: RefCell::default(),
+            publisher: RefCell::new(Publisher::new(id)),
             spans,
         })
     }
@@ -192,7 +193,9 @@ impl Worker {
 
     /// Takes what other threads left for the shard.
     pub(in crate::server) fn handle_mail(&self) {
-        for (index, event) in self.mailbox().take().into_iter().enumerate() {
+        let mail = self.mailbox().take();
+        self.publisher.borrow_mut().mail(mail.len());
+        for (index, event) in mail.into_iter().enumerate() {
             self.shard.borrow_mut().handle_event(event, now());
             // What several partitions bring leaves in one write, but not so much
             // that unsent bytes add up.
@@ -200,6 +203,14 @@ impl Worker {
                 self.do_outputs();
             }
         }
+        self.do_outputs();
+    }
+
+    /// Answers what an operator asks.
+    pub(in crate::server) fn answer(&self, inquiry: Inquiry) {
+        let answer = self.shard.borrow_mut().handle_question(inquiry.question, now());
+        // Whoever asked may have given up.
+        let _ = inquiry.reply.send(answer);
         self.do_outputs();
     }
 
@@ -243,6 +254,11 @@ impl Worker {
         if publisher.is_due(Instant::now()) {
             publisher.publish(self.shard.borrow_mut().take_counts());
         }
+    }
+
+    /// Notes for how long the driver did not run when it was due.
+    pub(in crate::server) fn note_late(&self, late: Duration) {
+        self.publisher.borrow_mut().late(late);
     }
 
     /// Hands over the spans that have ended.

@@ -20,6 +20,22 @@ settings! {
     }
 }
 
+settings! {
+    /// Metrics. How many series there are is bounded by these numbers; what is beyond
+    /// them is counted together, as `other`.
+    pub struct MetricsConfig {
+        /// Tenants that metrics tell apart: the first that connect. 0: none, and no
+        /// metric names a tenant. Each costs five series.
+        pub tenants_max: u32 = default("0").within("0", "10000"),
+        /// Channels that metrics tell apart. 0: none. Each costs four series.
+        pub channels_max: u32 = default("100").within("0", "1000"),
+        /// Partitions whose reader's lag is told apart, by the names of their topics,
+        /// which hold the tenant where each tenant has a topic of its own. 0: all
+        /// together. Each costs two series.
+        pub partitions_max: u32 = default("200").within("0", "100000"),
+    }
+}
+
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -35,6 +51,13 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+impl LogLevel {
+    /// Returns the level of this name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::read(Raw::Text(name.to_owned())).ok()
+    }
 }
 
 impl Setting for LogFormat {

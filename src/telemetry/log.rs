@@ -1,6 +1,7 @@
 //! How log lines are written.
 
 use std::io;
+use std::sync::OnceLock;
 
 use thiserror::Error;
 use tracing::Level;
@@ -10,6 +11,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::telemetry::config::LogConfig;
@@ -50,12 +52,27 @@ where
     // Each layer has a filter of its own: a filter of all would keep from traces
     // what is not logged.
     let handshakes = if tracing.queue().is_on() { "info" } else { "off" };
-    let filter = format!("{},{HANDSHAKES}={handshakes}", directives(config.level));
-    let lines = lines.with_filter(EnvFilter::new(filter));
+    let filter =
+        move |level| EnvFilter::new(format!("{},{HANDSHAKES}={handshakes}", directives(level)));
+    let (lines_filter, handle) = reload::Layer::new(filter(config.level));
+    let lines = lines.with_filter(lines_filter);
     let spans = Targets::new().with_target(HANDSHAKES, Level::INFO);
     let spans = tracing.layer().map(|layer| layer.with_filter(spans));
-    registry().with(lines).with(spans).try_init().map_err(|_| AlreadyLogging)
+    registry().with(lines).with(spans).try_init().map_err(|_| AlreadyLogging)?;
+    // Set here and nowhere else, once in a process.
+    let _ = LEVEL.set(Box::new(move |level| handle.reload(filter(level)).is_ok()));
+    Ok(())
 }
+
+/// Logs from this level on until it is set otherwise. Says whether there is a log
+/// whose level can be set.
+pub fn set_level(level: LogLevel) -> bool {
+    LEVEL.get().is_some_and(|set| set(level))
+}
+
+type SetLevel = Box<dyn Fn(LogLevel) -> bool + Send + Sync>;
+
+static LEVEL: OnceLock<SetLevel> = OnceLock::new();
 
 /// Returns which lines are written: ours at the level asked for, those of
 /// libraries only where they warn. actix tells of every start and stop at

@@ -2,15 +2,20 @@
 
 use std::sync::OnceLock;
 
-use metrics::Unit;
+use metrics::counter;
 use metrics::describe_counter;
 use metrics::describe_gauge;
-use metrics::describe_histogram;
 use metrics::gauge;
-use metrics_exporter_prometheus::Matcher;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use metrics_exporter_prometheus::PrometheusHandle;
+use metrics_process::Collector;
 
+use crate::delivery::counts::gap_name;
+use crate::protocol::close_code::CloseCode;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::frame::GapReason;
+use crate::telemetry::exposition::Exposition;
+use crate::telemetry::latency;
 use crate::telemetry::metric;
 use crate::telemetry::metric::Kind;
 
@@ -37,7 +42,10 @@ impl Recorder {
 
     /// Returns everything measured, in Prometheus's text format.
     pub fn render(&self) -> String {
-        self.0.render()
+        Collector::default().collect();
+        let mut histograms = Exposition::default();
+        latency::expose(&mut histograms);
+        self.0.render() + &histograms.finish()
     }
 
     /// Folds what was recorded since the last time; to be called every few
@@ -48,22 +56,33 @@ impl Recorder {
 
     fn install() -> Self {
         let handle = PrometheusBuilder::new()
-            .set_buckets_for_metric(
-                Matcher::Full(metric::DELIVERY_LATENCY.to_owned()),
-                metric::LATENCY_BUCKETS,
-            )
-            .expect("there are buckets")
             .install_recorder()
             .expect("nobody else sets a recorder in this process");
         for known in metric::ALL {
             match known.kind {
                 Kind::Counter => describe_counter!(known.name, known.help),
                 Kind::Gauge => describe_gauge!(known.name, known.help),
-                Kind::Histogram => describe_histogram!(known.name, Unit::Seconds, known.help),
+                // They are kept and written by `latency`.
+                Kind::Histogram => {}
             }
         }
+        begin(metric::GAPS, "reason", GapReason::ALL.map(gap_name));
+        begin(metric::REFUSALS, "code", ErrorCode::ALL.map(ErrorCode::name));
+        begin(metric::CLOSES, "code", CloseCode::ALL.map(CloseCode::name));
         gauge!(metric::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Self(handle)
+    }
+}
+
+/// Begins a counter at zero for each value of its label: Prometheus sees no growth
+/// in a series that appears with its first happening.
+pub fn begin(
+    name: &'static str,
+    label: &'static str,
+    values: impl IntoIterator<Item = &'static str>,
+) {
+    for value in values {
+        counter!(name, label => value).increment(0);
     }
 }
 

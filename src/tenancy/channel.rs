@@ -44,6 +44,46 @@ pub enum Denied {
     Key,
 }
 
+/// Which rule refused leave to read: for operators, not for clients.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DeniedBy {
+    #[error("the token's list of channels does not name it")]
+    ChannelsClaim,
+    #[error("the configuration has no such channel")]
+    NoSuchChannel,
+    #[error("the channel's `tenants` do not name the token's tenant")]
+    Tenants,
+    #[error("the tenant's name can't stand in the topic's name, or holds the separator of keys")]
+    TenantName,
+    #[error("the channel's key rule does not cover these keys for the token's claims")]
+    KeyRule {
+        /// The claims that the rule speaks of.
+        claims: Vec<Box<str>>,
+    },
+}
+
+impl DeniedBy {
+    /// Returns what a client is told of it.
+    pub fn told(&self) -> Denied {
+        match self {
+            Self::ChannelsClaim | Self::NoSuchChannel | Self::Tenants | Self::TenantName => {
+                Denied::Channel
+            }
+            Self::KeyRule { .. } => Denied::Key,
+        }
+    }
+
+    /// Returns the claims on which it depends.
+    pub fn claims(&self) -> Vec<&str> {
+        match self {
+            Self::ChannelsClaim => vec!["channels"],
+            Self::NoSuchChannel => Vec::new(),
+            Self::Tenants | Self::TenantName => vec!["tenant"],
+            Self::KeyRule { claims } => claims.iter().map(|claim| &**claim).collect(),
+        }
+    }
+}
+
 /// What clients name and what it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
@@ -119,16 +159,33 @@ impl Channels {
         channel: &ChannelName,
         filter: &KeyFilter,
     ) -> Result<Grant, Denied> {
+        self.judge(principal, channel, filter).map_err(|reason| reason.told())
+    }
+
+    /// Says the same, with the reason as the operator may know it.
+    ///
+    /// # Errors
+    ///
+    /// [`DeniedBy`] for the first rule that says no.
+    pub fn judge(
+        &self,
+        principal: &Principal,
+        channel: &ChannelName,
+        filter: &KeyFilter,
+    ) -> Result<Grant, DeniedBy> {
         if !principal.channels.has(channel) {
-            return Err(Denied::Channel);
+            return Err(DeniedBy::ChannelsClaim);
         }
-        let channel = self.by_name.get(channel).ok_or(Denied::Channel)?;
+        let channel = self.by_name.get(channel).ok_or(DeniedBy::NoSuchChannel)?;
         if !channel.is_open_to(&principal.tenant) {
-            return Err(Denied::Channel);
+            return Err(DeniedBy::Tenants);
         }
-        let grant = channel.source.grant(&principal.tenant).ok_or(Denied::Channel)?;
+        let grant = channel.source.grant(&principal.tenant).ok_or(DeniedBy::TenantName)?;
         match &channel.keys {
-            Some(rule) if !rule.covers(principal, filter) => Err(Denied::Key),
+            Some(rule) if !rule.covers(principal, filter) => {
+                let claims = rule.claims().map(Into::into).collect();
+                Err(DeniedBy::KeyRule { claims })
+            }
             _ => Ok(grant),
         }
     }
@@ -264,6 +321,8 @@ mod tests {
             channels,
             claims: BTreeMap::new(),
             expires_at: None,
+            token_id: None,
+            issued_at: None,
         }
     }
 

@@ -170,6 +170,8 @@ mod tests {
             channels: ChannelAccess::All,
             claims: BTreeMap::from_iter(region),
             expires_at: None,
+            token_id: None,
+            issued_at: None,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod channel;
 pub mod key_rule;
 pub mod pointer;
 pub mod principal;
+pub mod revocation;
 pub mod rule;
 pub mod topic;
 pub mod verify;

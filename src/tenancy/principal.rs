@@ -16,6 +16,10 @@ pub struct Principal {
     pub claims: BTreeMap<Box<str>, Box<str>>,
     /// When the token runs out; `None` only where authentication is off.
     pub expires_at: Option<Timestamp>,
+    /// The `jti` claim, by which one token can be revoked.
+    pub token_id: Option<Box<str>>,
+    /// The `iat` claim.
+    pub issued_at: Option<Timestamp>,
 }
 
 /// Which channels a token names.

@@ -5,6 +5,7 @@
 
 pub mod filter;
 pub mod ids;
+pub mod latency;
 pub mod limits;
 pub mod moment;
 pub mod positions;

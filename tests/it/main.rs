@@ -3,12 +3,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_interface;
 mod cli;
+mod doctor;
+mod explain;
 mod kafka_faults;
 mod kafka_fetch_errors;
 mod kafka_harness;
 mod kafka_mock;
 mod kafka_reads;
+mod prometheus;
 mod server_admin;
 mod server_delivery;
 mod server_handshake;

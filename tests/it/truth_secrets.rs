@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
@@ -23,6 +24,7 @@ use crate::support::kafka_cluster::fresh_topic;
 use crate::support::server_process::ServerProcess;
 use crate::support::server_process::feed;
 use crate::support::server_process::token;
+use crate::support::server_rig::admin_order;
 
 #[test]
 fn tokens_keys_and_values_are_told_to_nobody_else() {
@@ -30,7 +32,8 @@ fn tokens_keys_and_values_are_told_to_nobody_else() {
     let cluster = KafkaCluster::shared();
     cluster.admin().create_topic(&topic, 1, &[]);
     let channel = feed(&topic, "{ header = \"tenant-id\" }");
-    let server = ServerProcess::start_with(&channel, &[("LOG_LEVEL", "trace")]);
+    let settings = [("LOG_LEVEL", "trace"), ("METRICS_TENANTS_MAX", "10")];
+    let server = ServerProcess::start_with(&channel, &settings);
     let value = json!({ "text": CANARY_VALUE }).to_string();
     let tenant = [("tenant-id", Some(&b"acme"[..]))];
     let own = NewRecord { headers: &tenant, ..NewRecord::new(0, CANARY_KEY, &value) };
@@ -51,10 +54,23 @@ fn tokens_keys_and_values_are_told_to_nobody_else() {
         said += &ask_without_upgrade(&server, token);
     }
     assert_eq!(said.matches(CANARY_VALUE).count(), 3, "it was read in each of the three ways");
+    // Workers publish once a second.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !server
+        .admin_page("/metrics")
+        .contains("brucke_tenant_deliveries_total{tenant=\"acme\"} 3")
+    {
+        assert!(Instant::now() < deadline, "{}", server.admin_page("/metrics"));
+    }
     let pages = ["/metrics", "/livez", "/readyz", &format!("/{good}"), &format!("/?token={good}")];
-    let pages = pages.map(|path| server.admin_page(path));
-    assert!(pages[0].contains("brucke_token_refusals_total"), "{}", pages[0]);
-    assert!(pages[0].contains("brucke_kafka_records_without_tenant_total"), "{}", pages[0]);
+    let mut pages = pages.map(|path| server.admin_page(path)).to_vec();
+    let counted = |name: &str| {
+        let mut lines = pages[0].lines().filter(|line| line.starts_with(name));
+        assert!(lines.any(|line| !line.ends_with(" 0")), "{name} in {}", pages[0]);
+    };
+    counted("brucke_token_refusals_total");
+    counted("brucke_kafka_records_without_tenant_total");
+    pages.extend(operator_pages(&server, &good));
     let log = server.log();
     assert!(log.contains("handshake refused"), "{log}");
 
@@ -72,6 +88,21 @@ fn tokens_keys_and_values_are_told_to_nobody_else() {
             assert!(!text.contains(canary), "{canary} is in {place}:\n{text}");
         }
     }
+}
+
+/// Returns what the admin interface says, also of the record and the token.
+fn operator_pages(server: &ServerProcess, token: &str) -> Vec<String> {
+    let lists = ["connections", "channels", "partitions", "sweeps", "tenants"];
+    let mut pages: Vec<String> =
+        lists.iter().map(|list| server.admin_page(&format!("/v1/{list}"))).collect();
+    for (token, status) in [(token.to_owned(), "matches"), (format!("{token}x"), "denied")] {
+        let asked = json!({ "token": token, "channel": "feed", "partition": 0, "offset": 0 });
+        let host = ["Host: localhost"];
+        let (code, answer) = admin_order(server.admin, "POST /v1/explain", &host, &asked);
+        assert_eq!((code, &answer["verdict"]), (200, &json!(status)), "{answer}");
+        pages.push(answer.to_string());
+    }
+    pages
 }
 
 /// By which way a token is shown.

@@ -11,7 +11,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use brucke::client::ranges::RangeChecker;
-use brucke::delivery::connection::Opening;
 use brucke::delivery::settings::Settings;
 use brucke::delivery::shard::Output;
 use brucke::delivery::shard::Shard;
@@ -20,7 +19,6 @@ use brucke::log::batch::Batch;
 use brucke::log::batch::BatchBuilder;
 use brucke::log::budget::Budget;
 use brucke::log::partition::SharedPartition;
-use brucke::protocol::frame::Encoding;
 use brucke::protocol::frame::ServerFrame;
 use brucke::protocol::json;
 use brucke::protocol::message::ServerMessage;
@@ -28,8 +26,6 @@ use brucke::registry::directory::Directory;
 use brucke::registry::message::Bounds;
 use brucke::registry::message::Command;
 use brucke::registry::message::Event;
-use brucke::tenancy::principal::ChannelAccess;
-use brucke::tenancy::principal::Principal;
 use brucke::types::ids::Offset;
 use brucke::types::ids::PartitionId;
 use brucke::types::ids::ShardId;
@@ -44,9 +40,9 @@ use shuttle::sync::Mutex;
 use shuttle::thread;
 
 use crate::channels::configuration;
-use crate::channels::tenants;
 use crate::ledger::offset;
 use crate::replica::Verifier;
+use crate::replica::opening;
 use crate::socket;
 use crate::socket::Incoming;
 
@@ -210,16 +206,7 @@ struct Client {
 
 impl Client {
     fn new(shard: &mut Shard, from: &str, now: Moment) -> Self {
-        let principal = Principal {
-            tenant: tenants()[0].clone(),
-            subject: None,
-            channels: ChannelAccess::All,
-            claims: BTreeMap::new(),
-            expires_at: None,
-        };
-        let principal = Some(Arc::new(principal));
-        let opening = Opening { encoding: Encoding::Json, principal, trace: None };
-        let key = shard.handle_open(opening, now).expect("there is room");
+        let key = shard.handle_open(opening(), now).expect("there is room");
         let asked = format!(r#"{{"type":"subscribe","id":1,"channel":"open","from":"{from}"}}"#);
         let (mut bytes, mut rng) = (Vec::new(), fastrand::Rng::with_seed(1));
         socket::write(&mut bytes, socket::TEXT, asked.as_bytes(), &mut rng);

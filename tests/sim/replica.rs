@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use brucke::delivery::connection::Opening;
 use brucke::delivery::settings::Settings;
 use brucke::delivery::shard::Shard;
 use brucke::log::budget::Budget;
 use brucke::log::budget::Kind;
+use brucke::protocol::frame::Encoding;
 use brucke::protocol::frame::Token;
 use brucke::registry::directory::Directory;
 use brucke::registry::intake::Intake;
@@ -20,6 +22,7 @@ use brucke::types::ids::TenantId;
 use brucke::types::ids::Timestamp;
 
 use crate::channels::configuration;
+use crate::channels::tenants;
 use crate::room::Room;
 
 /// A replica, from its start to its end.
@@ -99,6 +102,25 @@ pub(crate) fn token(tenant: &TenantId, expires_at: Timestamp) -> Token {
     Token::new(format!("{tenant}|{}", expires_at.as_millis()))
 }
 
+/// Returns a client of this tenant's that may read everything, for ever.
+pub(crate) fn principal(tenant: &TenantId) -> Principal {
+    Principal {
+        tenant: tenant.clone(),
+        subject: None,
+        channels: ChannelAccess::All,
+        claims: std::collections::BTreeMap::new(),
+        expires_at: None,
+        token_id: None,
+        issued_at: None,
+    }
+}
+
+/// Opens a connection of the first tenant's that speaks JSON.
+pub(crate) fn opening() -> Opening {
+    let principal = Some(Arc::new(principal(&tenants()[0])));
+    Opening { encoding: Encoding::Json, principal, user_agent: None, trace: None }
+}
+
 impl Verify for Verifier {
     fn verify(&self, token: &Token, now: Timestamp) -> Result<Principal, Refusal> {
         let refusal = |reason| Refusal { reason, message: format!("the token is {reason}") };
@@ -107,12 +129,7 @@ impl Verify for Verifier {
         if millis <= now.as_millis() {
             return Err(refusal("expired"));
         }
-        Ok(Principal {
-            tenant: TenantId::new(tenant),
-            subject: None,
-            channels: ChannelAccess::All,
-            claims: std::collections::BTreeMap::new(),
-            expires_at: Some(Timestamp::from_millis(millis)),
-        })
+        let expires_at = Some(Timestamp::from_millis(millis));
+        Ok(Principal { expires_at, ..principal(&TenantId::new(tenant)) })
     }
 }

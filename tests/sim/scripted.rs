@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use brucke::delivery::connection::Opening;
 use brucke::delivery::settings::Settings;
 use brucke::delivery::shard::Output;
 use brucke::delivery::shard::Shard;
@@ -12,7 +11,6 @@ use brucke::delivery::subscription::ConnectionKey;
 use brucke::log::batch::BatchBuilder;
 use brucke::log::budget::Budget;
 use brucke::log::partition::SharedPartition;
-use brucke::protocol::frame::Encoding;
 use brucke::protocol::frame::Gap;
 use brucke::protocol::frame::GapReason;
 use brucke::protocol::frame::ServerFrame;
@@ -21,8 +19,6 @@ use brucke::protocol::message::ServerMessage;
 use brucke::registry::directory::Directory;
 use brucke::registry::message::Command;
 use brucke::registry::message::Event;
-use brucke::tenancy::principal::ChannelAccess;
-use brucke::tenancy::principal::Principal;
 use brucke::types::ids::PartitionId;
 use brucke::types::ids::ShardId;
 use brucke::types::ids::SourceId;
@@ -33,9 +29,9 @@ use brucke::types::record::Owner;
 use brucke::types::record::RawRecord;
 
 use crate::channels::configuration;
-use crate::channels::tenants;
 use crate::ledger::offset;
 use crate::replica::Verifier;
+use crate::replica::opening;
 use crate::socket;
 use crate::socket::Incoming;
 
@@ -85,16 +81,7 @@ impl Script {
 
     /// Returns a client that follows each of these keys from here on.
     fn subscribe(&mut self, keys: &[&str]) -> ConnectionKey {
-        let principal = Principal {
-            tenant: tenants()[0].clone(),
-            subject: None,
-            channels: ChannelAccess::All,
-            claims: std::collections::BTreeMap::new(),
-            expires_at: None,
-        };
-        let principal = Some(Arc::new(principal));
-        let opening = Opening { encoding: Encoding::Json, principal, trace: None };
-        let client = self.shard.handle_open(opening, self.now).expect("there is room");
+        let client = self.shard.handle_open(opening(), self.now).expect("there is room");
         for (id, key) in keys.iter().enumerate() {
             let asked =
                 format!(r#"{{"type":"subscribe","id":{id},"channel":"open","keys":["{key}"]}}"#);

@@ -8,6 +8,7 @@ pub mod jaeger;
 pub mod kafka_client;
 pub mod kafka_cluster;
 pub mod kafka_rig;
+pub mod prometheus;
 pub mod raw_client;
 pub mod server_process;
 pub mod server_rig;

@@ -19,6 +19,7 @@ use jsonwebtoken::Algorithm;
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::Header;
 use jsonwebtoken::encode;
+use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -113,6 +114,11 @@ secret = "{SECRET}"
         line.map_or(0.0, |value| value.trim().parse().expect("a number"))
     }
 
+    /// Returns the configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("brucke.toml")
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.path().join(LOG_FILE)
     }
@@ -141,11 +147,18 @@ pub fn feed(topic: &str, tenant: &str) -> String {
 
 /// Returns a token of `tenant` that is good for an hour.
 pub fn token(tenant: &str) -> String {
+    token_with(tenant, json!({}))
+}
+
+/// Returns such a token with more claims, or others.
+pub fn token_with(tenant: &str, more: Value) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     let end = now + Duration::from_secs(3_600);
-    let claims = json!({
+    let mut claims = json!({
         "iss": ISSUER, "aud": AUDIENCE, "exp": end.as_secs(), "sub": "test", "tenant": tenant,
     });
+    let more = more.as_object().cloned().unwrap_or_default();
+    claims.as_object_mut().expect("an object").extend(more);
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token")
 }

@@ -146,6 +146,30 @@ pub fn admin_page(address: SocketAddr, path: &str) -> (u16, String) {
     (status.expect("a status line"), body.to_owned())
 }
 
+/// Sends a request with a JSON body to an admin listener; returns status and body.
+pub fn admin_order(
+    address: SocketAddr,
+    line: &str,
+    headers: &[&str],
+    body: &Value,
+) -> (u16, Value) {
+    let mut stream = TcpStream::connect(address).expect("the admin listener");
+    let body = body.to_string();
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let request = format!(
+        "{line} HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = serde_json::from_str(body).unwrap_or(Value::Null);
+    (status.expect("a status line"), body)
+}
+
 /// A mock cluster and what writes to it.
 pub struct Cluster {
     pub kafka: EmbeddedKafka,

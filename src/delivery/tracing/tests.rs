@@ -70,6 +70,8 @@ fn principal() -> Principal {
         channels: ChannelAccess::All,
         claims: BTreeMap::new(),
         expires_at: None,
+        token_id: None,
+        issued_at: None,
     }
 }
 
@@ -105,7 +107,7 @@ impl Rig {
     /// Opens a connection; it is traced below `trace`.
     fn open(&mut self, trace: Option<Origin>) -> ConnectionKey {
         let principal = Some(Arc::new(principal()));
-        let opening = Opening { encoding: Encoding::Json, principal, trace };
+        let opening = Opening { encoding: Encoding::Json, principal, user_agent: None, trace };
         self.shard.handle_open(opening, moment()).expect("room")
     }
 
