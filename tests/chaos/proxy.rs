@@ -162,8 +162,8 @@ async fn carry(
     let (there_states, back_states) = (states.clone(), states.clone());
     let both = async {
         tokio::join!(
-            pump(here_in, there_out, there_states, connection),
-            pump(there_in, here_out, back_states, connection),
+            pump(here_in, Outlet(Some(there_out)), there_states, connection),
+            pump(there_in, Outlet(Some(here_out)), back_states, connection),
         )
     };
     let told = async {
@@ -183,9 +183,27 @@ async fn carry(
     }
 }
 
+/// The writing half of a stream; dropped, it says nothing to the other side.
+/// (The half itself would say that it has ended, before a reset could.)
+struct Outlet(Option<OwnedWriteHalf>);
+
+impl Outlet {
+    fn half(&mut self) -> &mut OwnedWriteHalf {
+        self.0.as_mut().expect("there until it is dropped")
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        if let Some(half) = self.0.take() {
+            half.forget();
+        }
+    }
+}
+
 async fn pump(
     mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut to: Outlet,
     mut states: watch::Receiver<State>,
     connection: u64,
 ) {
@@ -215,10 +233,10 @@ async fn pump(
         };
         let Ok(read) = read else { return };
         if read == 0 {
-            let _ = to.shutdown().await;
+            let _ = to.half().shutdown().await;
             return;
         }
-        if to.write_all(&buffer[..read]).await.is_err() {
+        if to.half().write_all(&buffer[..read]).await.is_err() {
             return;
         }
         if let Mode::Slow(rate) = mode {
@@ -230,9 +248,9 @@ async fn pump(
 
 /// Takes what one side says, and lets the other side believe that it says
 /// nothing, not even that it has ended.
-async fn swallow(mut from: OwnedReadHalf, to: OwnedWriteHalf, mut buffer: Vec<u8>) {
+async fn swallow(mut from: OwnedReadHalf, to: Outlet, mut buffer: Vec<u8>) {
     while matches!(from.read(&mut buffer).await, Ok(read) if read > 0) {}
-    to.forget();
+    drop(to);
 }
 
 /// Bytes that the system may keep for a connection, each way.
