@@ -371,7 +371,12 @@ impl Reader {
 /// When it begins above the client's position.
 fn advance(place: &mut BTreeMap<u32, u64>, payload: &[u8]) -> Result<()> {
     let [partition, from, to] = ["\"partition\":", "\"from\":", "\"to\":"].map(|name| {
-        let at = memchr::memmem::find(payload, name.as_bytes())? + name.len();
+        // The end stands last, the others before any record.
+        let found = match name {
+            "\"to\":" => memchr::memmem::rfind(payload, name.as_bytes()),
+            _ => memchr::memmem::find(payload, name.as_bytes()),
+        };
+        let at = found? + name.len();
         let digits = payload[at..].iter().take_while(|byte| byte.is_ascii_digit());
         Some(digits.fold(0, |sum: u64, digit| sum * 10 + u64::from(digit - b'0')))
     });
@@ -431,7 +436,7 @@ fn payload_of(bytes: &[u8]) -> Option<Range<usize>> {
 }
 
 /// Returns a client's frame. Its mask is zero, which leaves the payload as it is.
-fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match u8::try_from(payload.len()) {
         Ok(short) if short < 126 => frame.push(0x80 | short),
@@ -446,7 +451,8 @@ fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-const HANDSHAKE: &str = "GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\n\
+/// The request of a client's handshake.
+pub const HANDSHAKE: &str = "GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: brucke.v1.json\r\n\r\n";

@@ -103,7 +103,7 @@ fn measure_consumer(plan: &Plan, cluster: &Cluster) -> Result<Vec<Duration>> {
 }
 
 /// Sends records at an even pace.
-fn produce(plan: &Plan, cluster: &Cluster) -> Result<()> {
+pub fn produce(plan: &Plan, cluster: &Cluster) -> Result<()> {
     let producer = cluster.producer(Duration::ZERO)?;
     let begin = Instant::now();
     let interval = Duration::from_secs(1) / plan.rate;
@@ -116,7 +116,7 @@ fn produce(plan: &Plan, cluster: &Cluster) -> Result<()> {
 }
 
 /// Returns how many records are sent, with those that warm up.
-fn records(plan: &Plan) -> usize {
+pub fn records(plan: &Plan) -> usize {
     let seconds = plan.latency.as_secs_f64() + 1.0;
     (seconds * f64::from(plan.rate)) as usize
 }

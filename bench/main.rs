@@ -19,6 +19,7 @@ mod plan;
 mod process;
 mod report;
 mod server;
+mod slow;
 mod storm;
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -55,6 +56,7 @@ fn measure(plan: &Plan) -> Result<()> {
             Part::Memory => memory::measure(plan, &cluster)?,
             Part::Keys => keys::measure(plan, &cluster)?,
             Part::Latency => latency::measure(plan, &cluster)?,
+            Part::Slow => slow::measure(plan, &cluster)?,
             Part::Storm => storm::measure(plan, &cluster)?,
             Part::Tracing => tracing::measure(plan, &cluster)?,
         }

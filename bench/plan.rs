@@ -43,7 +43,7 @@ pub enum Role {
 pub struct Plan {
     /// What to measure.
     #[arg(long, env = "BENCH_PARTS", value_delimiter = ',',
-          default_values = ["fanout", "memory", "keys", "latency", "storm", "tracing"])]
+          default_values = ["fanout", "memory", "keys", "latency", "slow", "storm", "tracing"])]
     pub parts: Vec<Part>,
     /// Where records come from.
     #[arg(long, env = "BENCH_KAFKA", default_value = "apache")]
@@ -98,6 +98,12 @@ pub struct Plan {
     /// Latency: how long.
     #[arg(long, env = "BENCH_LATENCY_SECONDS", default_value = "10", value_parser = seconds)]
     pub latency: Duration,
+    /// Slow readers: how many read 1 KB a second.
+    #[arg(long, env = "BENCH_SLOW_CLIENTS", default_value = "5")]
+    pub slow_clients: usize,
+    /// Slow readers: how many read as fast as they can.
+    #[arg(long, env = "BENCH_SLOW_BESIDE", default_value = "95")]
+    pub slow_beside: usize,
     /// Storm: clients that return at once.
     #[arg(long, env = "BENCH_STORM_CLIENTS", default_value = "9900")]
     pub storm_clients: usize,
@@ -116,6 +122,7 @@ pub enum Part {
     Memory,
     Keys,
     Latency,
+    Slow,
     Storm,
     Tracing,
 }
@@ -162,6 +169,8 @@ impl Arguments {
             keys_records: 100,
             rate: 200,
             latency: Duration::from_millis(500),
+            slow_clients: 1,
+            slow_beside: 5,
             storm_clients: 50,
             storm_behind: 100,
             storm_calm: Duration::from_secs(2),

@@ -36,17 +36,17 @@ fn a_wrong_position_is_refused_and_replays_nothing() {
         r#"null"#,
     ];
     for (id, from) in malformed.iter().enumerate() {
-        check_refused(&mut client, id, from, "invalid_argument");
+        check_refused(&mut client, id, from, &["bad_frame", "invalid_argument"]);
     }
     check_refused(
         &mut client,
         100,
         r#"{"positions":{"7":5},"topic_id":"ID"}"#,
-        "unknown_partition",
+        &["unknown_partition"],
     );
     let many: Vec<String> = (0..4_000).map(|partition| format!("\"{partition}\":1")).collect();
     let many = format!(r#"{{"positions":{{{}}},"topic_id":"ID"}}"#, many.join(","));
-    check_refused(&mut client, 101, &many, "unknown_partition");
+    check_refused(&mut client, 101, &many, &["unknown_partition"]);
 }
 
 #[test]
@@ -74,18 +74,16 @@ fn start() -> (Cluster, ServerRig) {
     (cluster, server)
 }
 
-/// The next frames are the refusal and the answer to a ping, and nothing else.
-fn check_refused(client: &mut RawClient, id: usize, from: &str, code: &str) {
+/// The next frames are the refusal, under one of these codes (the shape or what it
+/// says is wrong), and the answer to a ping, and nothing else.
+fn check_refused(client: &mut RawClient, id: usize, from: &str, codes: &[&str]) {
     let from = from.replace("ID", ID);
     let request = format!(r#"{{"type":"subscribe","id":{id},"channel":"prices","from":{from}}}"#);
     client.send_message(TEXT, request.as_bytes());
     let shown: String = request.chars().take(200).collect();
     let Incoming::Json(error) = client.next() else { panic!("no answer to {shown}") };
-    assert_eq!(
-        (&error["type"], &error["code"]),
-        (&json!("error"), &json!(code)),
-        "{shown} {error}"
-    );
+    let code = error["code"].as_str().unwrap_or_default();
+    assert!(error["type"] == "error" && codes.contains(&code), "{shown} {error}");
     assert!(error["message"].as_str().is_some_and(|text| text.len() > 10), "{error}");
     client.send(&json!({ "type": "ping" }));
     assert_eq!(client.next(), Incoming::Json(json!({ "type": "pong" })), "{shown}");

@@ -205,12 +205,15 @@ fn subscribe_unsubscribe_subscribe_in_one_breath_is_one_subscription() {
     ] {
         client.send(&frame);
     }
-    for (kind, id) in
-        [("unsubscribed", 2), ("subscribed", 3), ("unsubscribed", 4), ("subscribed", 5)]
-    {
-        let answer = client.expect(kind);
-        assert_eq!(answer["id"], id);
+    // The one in the middle ends before it has begun, or after: both are right.
+    let mut answers = Vec::new();
+    while answers.last() != Some(&5) {
+        let Incoming::Json(frame) = client.next() else { continue };
+        assert_ne!(frame["type"], "error", "{frame}");
+        answers.extend(frame["id"].as_i64());
     }
+    answers.retain(|id| *id != 3);
+    assert_eq!(answers, [2, 4, 5]);
     client.expect("live");
     cluster.put("prices", "EURUSD", "1");
     assert_eq!(records(&mut client, 1), [(0, json!(1))]);

@@ -132,6 +132,8 @@ impl KafkaProducer {
 
     fn with(config: &mut ClientConfig) -> Self {
         config.set("linger.ms", "1").set("message.max.bytes", "50000000");
+        // A retry on a loaded machine must not write anything twice or later.
+        config.set("enable.idempotence", "true");
         Self { producer: config.create().expect("a producer"), runtime: runtime() }
     }
 
