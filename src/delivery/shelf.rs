@@ -39,6 +39,14 @@ pub(in crate::delivery) struct Kept {
     pub(in crate::delivery) traced: Option<Arc<[CaughtUp]>>,
 }
 
+impl Kept {
+    /// Says whether it joins what a client was told, and is mostly new to it.
+    fn suits(&self, told: Offset) -> bool {
+        let joins = self.from <= told || Defect::FrameOfOthersAhead.is_planted();
+        joins && self.from.distance_to(told) <= told.distance_to(self.to)
+    }
+}
+
 /// The frames of a shard that are kept, oldest first out.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct Shelf {
@@ -49,12 +57,14 @@ pub(in crate::delivery) struct Shelf {
 }
 
 impl Shelf {
-    /// Returns a frame for a client that was told of all below `told` and has
-    /// looked at all below the cursor.
+    /// Returns the frame that brings a client furthest that was told of all below
+    /// `told` and has looked at all below the cursor. Where it is near the end of
+    /// the log, frames of many ends lie close together and each begins far back:
+    /// one of which most would be repeats is left where it is.
     pub(in crate::delivery) fn find(&self, lane: Lane, told: Offset, at: Cursor) -> Option<&Kept> {
         let after = (lane, at.offset.next())..=(lane, Offset::MAX);
-        let (_, kept) = self.frames.range(after).next()?;
-        (kept.from <= told || Defect::FrameOfOthersAhead.is_planted()).then_some(kept)
+        let near = self.frames.range(after).take(LOOKED_AT_MAX).map(|(_, kept)| kept);
+        near.filter(|kept| kept.suits(told)).last()
     }
 
     /// Keeps a frame, unless one with the same end is there.
@@ -75,6 +85,8 @@ impl Shelf {
     }
 }
 
+/// Frames that are looked at for one that suits.
+const LOOKED_AT_MAX: usize = 32;
 /// Bytes of frames that a shard keeps.
 const SHELF_BYTES_MAX: usize = 8 << 20;
 
@@ -115,8 +127,20 @@ mod tests {
         check_found(&shelf, 10, 10, Some(20));
         check_found(&shelf, 12, 19, Some(20));
         check_found(&shelf, 12, 20, None);
+        check_found(&shelf, 16, 16, None);
         check_found(&shelf, 20, 20, Some(30));
         check_found(&shelf, 30, 30, None);
+    }
+
+    #[test]
+    fn the_furthest_frame_is_taken_and_none_that_is_mostly_repeats() {
+        let mut shelf = Shelf::default();
+        for to in 20..40 {
+            shelf.keep(lane(0), kept(0, to, 10));
+        }
+        check_found(&shelf, 10, 10, Some(39));
+        check_found(&shelf, 19, 19, Some(39));
+        check_found(&shelf, 20, 20, None);
     }
 
     #[test]
