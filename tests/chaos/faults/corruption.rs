@@ -24,7 +24,7 @@ pub const FAULTS: &[&Fault] = &[&Fault {
     name: "record-corrupt",
     what: "a byte of a record is another on the leader's disk for 6 s, and replicas read it anew",
     sees: Sees::Cuts,
-    metric: Metric::Meanwhile("`brucke_topics_failing` is above 0"),
+    metric: Metric::Meanwhile("`brucke_kafka_read_stops_total{reason=\"failed\"}` is above 0"),
     outage: Outage::Some,
     within: seconds(10),
     act: |stage, random| corrupt(stage, random),
@@ -54,16 +54,16 @@ fn corrupt(stage: &mut Stage, random: &mut fastrand::Rng) {
     }
     stage.tell(Some(GUARDED), 1, Order::Follow);
     stage.sleep(6.0);
-    let failing = |metrics: crate::replica::Metrics| {
-        metrics.get("brucke_topics_failing").copied().unwrap_or(0.0)
-    };
-    let failing: f64 = stage.replicas.iter().map(|replica| failing(replica.metrics())).sum();
-    if failing == 0.0 {
-        stage.notes.push("brucke_topics_failing is 0 with a record that can't be read".to_owned());
+    let stops = |metrics: crate::replica::Metrics| metrics.get(READ_STOPS).copied().unwrap_or(0.0);
+    let stops: f64 = stage.replicas.iter().map(|replica| stops(replica.metrics())).sum();
+    if stops == 0.0 {
+        stage.notes.push(format!("{READ_STOPS} is 0 with a record that can't be read"));
     }
     overwrite(&file, at, b'x');
     stage.loader.resume(GUARDED);
 }
+
+const READ_STOPS: &str = "brucke_kafka_read_stops_total{reason=\"failed\"}";
 
 /// Returns the segment and the place where a value stands.
 fn find(folder: &Path, value: &[u8]) -> (PathBuf, usize) {
