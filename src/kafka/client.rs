@@ -1,6 +1,7 @@
 //! The librdkafka client that all threads of this room use, and what it says by
 //! itself: logs and errors that concern no single partition.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use tracing::warn;
 use crate::kafka::error::KafkaError;
 use crate::kafka::statistics::Statistics;
 use crate::kafka::status::KafkaStatus;
+use crate::types::ids::TopicId;
+use crate::types::ids::TopicName;
 
 /// A client of a cluster. Cloning shares it.
 pub(in crate::kafka) type Client = Arc<BaseConsumer<Context>>;
@@ -35,6 +38,73 @@ pub(in crate::kafka) fn connect(
 ) -> Result<Client, KafkaError> {
     let context = Context { status: Arc::clone(status) };
     Ok(Arc::new(BaseConsumer::from_config_and_context(config, context)?))
+}
+
+/// The topics that a client has read, each with its identity.
+///
+/// librdkafka remembers the leader epochs of a topic by its name. Of one that was
+/// made again they begin anew, and it takes what brokers say of its leaders for
+/// old news: it would ask the wrong broker for ever. Such a topic is read through
+/// another client.
+#[derive(Debug, Default)]
+pub(in crate::kafka) struct KnownTopics(HashMap<TopicName, TopicId>);
+
+impl KnownTopics {
+    /// Says whether the client may read this topic.
+    pub(in crate::kafka) fn admit(&self, topic: &TopicName, id: TopicId) -> bool {
+        self.0.get(topic).is_none_or(|known| *known == id)
+    }
+
+    /// Notes that the client reads this topic.
+    pub(in crate::kafka) fn note(&mut self, topic: &TopicName, id: TopicId) {
+        self.0.insert(topic.clone(), id);
+    }
+}
+
+/// A client that is made anew before it would read a topic that was made again.
+pub(in crate::kafka) struct RenewedClient {
+    config: ClientConfig,
+    status: Arc<KafkaStatus>,
+    client: Client,
+    known: KnownTopics,
+}
+
+impl RenewedClient {
+    /// Returns a client that has read nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// When librdkafka refuses the properties.
+    pub(in crate::kafka) fn connect(
+        config: ClientConfig,
+        status: &Arc<KafkaStatus>,
+    ) -> Result<Self, KafkaError> {
+        let client = connect(&config, status)?;
+        Ok(Self { config, status: Arc::clone(status), client, known: KnownTopics::default() })
+    }
+
+    /// Returns the client as it is.
+    pub(in crate::kafka) fn as_is(&self) -> &Client {
+        &self.client
+    }
+
+    /// Returns the client with which to read this topic from now on.
+    ///
+    /// # Errors
+    ///
+    /// When librdkafka makes no other.
+    pub(in crate::kafka) fn of(
+        &mut self,
+        topic: &TopicName,
+        id: TopicId,
+    ) -> Result<&Client, KafkaError> {
+        if !self.known.admit(topic, id) {
+            self.client = connect(&self.config, &self.status)?;
+            self.known = KnownTopics::default();
+        }
+        self.known.note(topic, id);
+        Ok(&self.client)
+    }
 }
 
 /// Serves what the client says by itself. To be called a few times a second.

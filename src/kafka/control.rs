@@ -17,6 +17,7 @@ use crate::kafka::admin::Admin;
 use crate::kafka::admin::Question;
 use crate::kafka::answer::Answer;
 use crate::kafka::client;
+use crate::kafka::client::RenewedClient;
 use crate::kafka::config::KafkaConfig;
 use crate::kafka::error::KafkaError;
 use crate::kafka::history::Chunk;
@@ -111,7 +112,7 @@ pub fn start(
     let mut readers = Vec::new();
     for index in 0..config.history_readers.max(1) {
         let (chunk, chunks) = crossbeam_channel::bounded(1);
-        let client = client::connect(&config.history(), &status)?;
+        let client = RenewedClient::connect(config.history(), &status)?;
         let (directory, status) = (Arc::clone(&directory), Arc::clone(&status));
         let (answer, sampler) = (answer.clone(), config.sampler.clone());
         let reader = HistoryReader::new(index, client, chunks, answer, directory, status, sampler);

@@ -19,7 +19,7 @@ use crate::kafka::classify;
 use crate::kafka::classify::Fate;
 use crate::kafka::classify::Rules;
 use crate::kafka::client;
-use crate::kafka::client::Client;
+use crate::kafka::client::RenewedClient;
 use crate::kafka::native::queue::Fetched;
 use crate::kafka::native::queue::Item;
 use crate::kafka::native::queue::PartitionQueue;
@@ -34,6 +34,7 @@ use crate::registry::message::ReadError;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
+use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
 use crate::types::limits::HISTORY_CHUNK_BYTES;
 use crate::types::trace::Sampler;
@@ -59,7 +60,7 @@ pub(in crate::kafka) struct Place {
 /// One reader of history, which belongs to its thread.
 pub(in crate::kafka) struct HistoryReader {
     index: usize,
-    client: Client,
+    client: RenewedClient,
     chunks: Receiver<Chunk>,
     answers: Sender<Answer>,
     directory: Arc<Directory>,
@@ -88,7 +89,7 @@ impl HistoryReader {
     /// Returns a reader that reads nothing yet.
     pub(in crate::kafka) fn new(
         index: usize,
-        client: Client,
+        client: RenewedClient,
         chunks: Receiver<Chunk>,
         answers: Sender<Answer>,
         directory: Arc<Directory>,
@@ -120,7 +121,7 @@ impl HistoryReader {
                 Err(RecvTimeoutError::Timeout) => self.end_sweep(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            client::serve(&self.client);
+            client::serve(self.client.as_is());
         }
     }
 
@@ -135,7 +136,7 @@ impl HistoryReader {
             other => {
                 self.sweep = other;
                 self.end_sweep();
-                self.begin_sweep(place)?
+                self.begin_sweep(place, chunk.partition.topic_id())?
             }
         };
         let collected = self.collect(chunk, &mut sweep);
@@ -185,7 +186,7 @@ impl HistoryReader {
                     }
                     break End::AtEnd;
                 }
-                client::serve(&self.client);
+                client::serve(self.client.as_is());
                 continue;
             };
             match step(&item, &mut batch, chunk.until, &rules) {
@@ -209,8 +210,10 @@ impl HistoryReader {
         Ok((batch, end))
     }
 
-    fn begin_sweep(&self, place: Place) -> Result<Sweep, ReadError> {
-        let queue = PartitionQueue::split(&self.client, &place.topic, place.partition);
+    fn begin_sweep(&mut self, place: Place, id: TopicId) -> Result<Sweep, ReadError> {
+        let client = self.client.of(&place.topic, id);
+        let client = client.map_err(|error| ReadError::Failed(error.to_string()))?;
+        let queue = PartitionQueue::split(client, &place.topic, place.partition);
         let queue = queue.ok_or_else(|| ReadError::Failed("not a topic's name".to_owned()))?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(
@@ -219,11 +222,11 @@ impl HistoryReader {
             rdkafka::Offset::Offset(place.offset.as_kafka()),
         )
         .expect("an offset is not negative");
-        let mut fetched = Fetched::new(&self.client);
+        let mut fetched = Fetched::new(client);
         // What an earlier sweep of this partition left goes before the assignment:
         // after it, the queue may hold the first records of this one already.
         fetched.drain(&queue);
-        let assigned = self.client.incremental_assign(&list);
+        let assigned = client.incremental_assign(&list);
         assigned.map_err(|error| ReadError::Failed(error.to_string()))?;
         Ok(Sweep { place, fetched, queue })
     }
@@ -232,7 +235,7 @@ impl HistoryReader {
         let Some(mut sweep) = self.sweep.take() else { return };
         let mut list = TopicPartitionList::new();
         list.add_partition(sweep.place.topic.as_str(), sweep.place.partition.as_kafka());
-        if let Err(error) = self.client.incremental_unassign(&list) {
+        if let Err(error) = self.client.as_is().incremental_unassign(&list) {
             tracing::warn!(%error, "kafka partition can't be unassigned");
         }
         sweep.fetched.drain(&sweep.queue);

@@ -25,6 +25,7 @@ use crate::kafka::answer::Answer;
 use crate::kafka::classify::Rules;
 use crate::kafka::client;
 use crate::kafka::client::Client;
+use crate::kafka::client::KnownTopics;
 use crate::kafka::error::KafkaError;
 use crate::kafka::follower::Follower;
 use crate::kafka::follower::Turn;
@@ -39,6 +40,7 @@ use crate::registry::directory::Directory;
 use crate::registry::message::ReadError;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
+use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
 use crate::types::latency::Latencies;
 use crate::types::trace::Sampler;
@@ -84,6 +86,7 @@ type Place = (SourceId, PartitionId);
 struct Lane {
     client: Client,
     topics: HashMap<TopicName, (SourceId, usize)>,
+    known: KnownTopics,
 }
 
 impl Reader {
@@ -207,7 +210,7 @@ impl Reader {
             // for. It has been stopped, and nobody else does.
             assignment.at = assignment.partition.end();
             let (id, offset) = (assignment.id, assignment.at.offset);
-            let lane = match self.lane(assignment.source, &assignment.topic) {
+            let lane = match self.lane(&assignment) {
                 Ok(lane) => lane,
                 Err(error) => {
                     self.report(&assignment, ReadError::Failed(error.to_string()));
@@ -252,17 +255,29 @@ impl Reader {
 
     /// Returns the lane by which a source reads a topic, with one partition more
     /// counted on it.
-    fn lane(&mut self, source: SourceId, topic: &TopicName) -> Result<usize, KafkaError> {
-        let free = self.lanes.iter().position(|lane| lane.is_free(source, topic));
-        let index = match free {
-            Some(index) => index,
-            None if self.lanes.len() < LANES_MAX => {
+    fn lane(&mut self, assignment: &Assignment) -> Result<usize, KafkaError> {
+        let Assignment { source, topic, partition, .. } = assignment;
+        let (source, id) = (*source, partition.topic_id());
+        let free = self.lanes.iter().position(|lane| lane.is_free(source, topic, id));
+        let idle = self.lanes.iter().position(|lane| lane.topics.is_empty());
+        let index = match (free, idle) {
+            (Some(index), _) => index,
+            // Nobody reads through it, but it knows an earlier topic of this name.
+            (None, Some(index)) => {
+                self.lanes[index] = Lane::new(&self.config, &self.status)?;
+                index
+            }
+            (None, None) if self.lanes.len() < LANES_MAX => {
                 self.lanes.push(Lane::new(&self.config, &self.status)?);
                 self.lanes.len() - 1
             }
-            None => return Err(KafkaError::TooManyRules { topic: topic.clone(), max: LANES_MAX }),
+            (None, None) => {
+                return Err(KafkaError::TooManyRules { topic: topic.clone(), max: LANES_MAX });
+            }
         };
-        self.lanes[index].topics.entry(topic.clone()).or_insert((source, 0)).1 += 1;
+        let lane = &mut self.lanes[index];
+        lane.known.note(topic, id);
+        lane.topics.entry(topic.clone()).or_insert((source, 0)).1 += 1;
         Ok(index)
     }
 
@@ -305,11 +320,13 @@ impl Reader {
 
 impl Lane {
     fn new(config: &ClientConfig, status: &Arc<KafkaStatus>) -> Result<Self, KafkaError> {
-        Ok(Self { client: client::connect(config, status)?, topics: HashMap::new() })
+        let client = client::connect(config, status)?;
+        Ok(Self { client, topics: HashMap::new(), known: KnownTopics::default() })
     }
 
-    fn is_free(&self, source: SourceId, topic: &TopicName) -> bool {
-        self.topics.get(topic).is_none_or(|(reader, _)| *reader == source)
+    fn is_free(&self, source: SourceId, topic: &TopicName, id: TopicId) -> bool {
+        let reads = self.topics.get(topic).is_none_or(|(reader, _)| *reader == source);
+        reads && self.known.admit(topic, id)
     }
 
     fn release(&mut self, topic: &TopicName) {

@@ -19,20 +19,24 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::log::budget::Budget;
-use crate::log::partition::SharedPartition;
 use crate::registry::directory::Directory;
 use crate::registry::history::History;
 use crate::registry::history::Sweeps;
 use crate::registry::message::Bounds;
-use crate::registry::message::Claim;
 use crate::registry::message::Command;
 use crate::registry::message::Event;
 use crate::registry::message::Lookup;
 use crate::registry::message::ReadError;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::Task;
-use crate::registry::message::Ticket;
 use crate::registry::message::TopicDescription;
+use crate::registry::source::Asker;
+use crate::registry::source::Phase;
+use crate::registry::source::Purpose;
+use crate::registry::source::Request;
+use crate::registry::source::Source;
+use crate::registry::source::answer;
+use crate::registry::source::is_assignment;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
@@ -61,108 +65,18 @@ pub struct IntakeSettings {
 /// Decides what is read from Kafka and when.
 #[derive(Debug)]
 pub struct Intake {
-    settings: IntakeSettings,
-    directory: Arc<Directory>,
-    budget: Arc<Budget>,
-    sources: BTreeMap<SourceId, Source>,
-    requests: BTreeMap<u64, Request>,
-    next_request: u64,
-    history: History,
-    tasks: VecDeque<Task>,
-    retries: BTreeSet<(Instant, SourceId, PartitionId)>,
-    refresh_at: Option<Instant>,
+    pub(in crate::registry) settings: IntakeSettings,
+    pub(in crate::registry) directory: Arc<Directory>,
+    pub(in crate::registry) budget: Arc<Budget>,
+    pub(in crate::registry) sources: BTreeMap<SourceId, Source>,
+    pub(in crate::registry) requests: BTreeMap<u64, Request>,
+    pub(in crate::registry) next_request: u64,
+    pub(in crate::registry) history: History,
+    pub(in crate::registry) tasks: VecDeque<Task>,
+    pub(in crate::registry) retries: BTreeSet<(Instant, SourceId, PartitionId)>,
+    pub(in crate::registry) refresh_at: Option<Instant>,
     /// Topics whose description has been asked for and not come.
-    describing: BTreeSet<TopicName>,
-}
-
-#[derive(Debug)]
-struct Source {
-    topic: TopicName,
-    phase: Phase,
-    followers: BTreeSet<ShardId>,
-    /// Since when nobody follows it.
-    idle_since: Option<Instant>,
-    topic_id: TopicId,
-    partitions: Vec<Arc<SharedPartition>>,
-    /// How many of `partitions` the topic has now: fewer after it was made
-    /// again with fewer.
-    partitions_live: usize,
-    /// Partitions whose reader stopped and is being placed anew.
-    relocating: BTreeSet<PartitionId>,
-    /// Those of them whose offsets are yet to be looked up: what is under way may
-    /// be older than what they have read.
-    relocating_next: BTreeSet<PartitionId>,
-    /// Where the logs of some of them were cut off, though they have grown since.
-    diverged: BTreeMap<PartitionId, Offset>,
-    /// Bounds below what was read, until it is known whose they are.
-    shortened: Option<Shortened>,
-    /// Questions that wait for the answer to one like them.
-    queued: BTreeMap<Lookup, Vec<Asker>>,
-    /// Questions whose claims wait for the description that is under way.
-    doubted: Vec<(Lookup, Asker)>,
-    /// The same for the one after it: what is under way may be older than what
-    /// these clients have seen.
-    doubted_later: Vec<(Lookup, Asker)>,
-}
-
-/// Whose a question is.
-#[derive(Debug, Clone, Copy)]
-struct Asker {
-    shard: ShardId,
-    ticket: Ticket,
-    /// What must be known before it is answered.
-    claim: Option<Claim>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Describing,
-    /// Offsets are being looked up, to begin or to begin anew.
-    Locating,
-    Reading,
-    Failed {
-        retry_at: Instant,
-    },
-}
-
-/// Bounds of a log that became shorter, or of another topic that took its name:
-/// a description that was asked for after them tells which.
-#[derive(Debug)]
-struct Shortened {
-    partitions: BTreeSet<PartitionId>,
-    bounds: Vec<Bounds>,
-    awaited: Awaited,
-}
-
-/// The description that comes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Awaited {
-    /// It was asked for before the bounds came, and proves nothing.
-    Older,
-    Newer,
-}
-
-/// Why offsets were asked for.
-#[derive(Debug)]
-struct Request {
-    source: SourceId,
-    /// The topic that was asked about, as far as was known.
-    topic_id: TopicId,
-    purpose: Purpose,
-}
-
-#[derive(Debug)]
-enum Purpose {
-    /// To begin reading, newest first.
-    Begin { partitions: usize },
-    /// To begin a topic that was made again, oldest first.
-    BeginAnew { partitions: usize },
-    /// To begin partitions that were added, oldest first.
-    Extend { partitions: usize },
-    /// To place readers anew that were out of range before this was asked.
-    Relocate { partitions: BTreeSet<PartitionId> },
-    /// For starts of subscriptions.
-    Answer { lookup: Lookup, to: Vec<Asker> },
+    pub(in crate::registry) describing: BTreeSet<TopicName>,
 }
 
 impl Intake {
@@ -420,7 +334,7 @@ impl Intake {
         None
     }
 
-    fn follow(&mut self, shard: ShardId, id: SourceId) {
+    pub(in crate::registry) fn follow(&mut self, shard: ShardId, id: SourceId) {
         let topic = self.directory.key(id).topic;
         let source = self.sources.entry(id).or_insert_with(|| Source {
             topic: topic.clone(),
@@ -455,7 +369,7 @@ impl Intake {
         }
     }
 
-    fn unfollow(&mut self, shard: ShardId, id: SourceId, now: Instant) {
+    pub(in crate::registry) fn unfollow(&mut self, shard: ShardId, id: SourceId, now: Instant) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         source.followers.remove(&shard);
         if source.followers.is_empty() {
@@ -464,7 +378,7 @@ impl Intake {
         self.directory.set_followers(id, source.followers.iter().copied().collect());
     }
 
-    fn forget(&mut self, id: SourceId) {
+    pub(in crate::registry) fn forget(&mut self, id: SourceId) {
         let Some(source) = self.sources.remove(&id) else { return };
         self.directory.set_partitions(id, Vec::new());
         // An answer that comes later must not be taken for one to whoever
@@ -486,7 +400,7 @@ impl Intake {
         self.history.forget(id);
     }
 
-    fn describe(&mut self, topics: impl IntoIterator<Item = TopicName>) {
+    pub(in crate::registry) fn describe(&mut self, topics: impl IntoIterator<Item = TopicName>) {
         let wanted = topics.into_iter();
         let topics: Vec<TopicName> =
             wanted.filter(|topic| self.describing.insert(topic.clone())).collect();
@@ -495,7 +409,7 @@ impl Intake {
         }
     }
 
-    fn described(&mut self, id: SourceId, description: &TopicDescription) {
+    pub(in crate::registry) fn described(&mut self, id: SourceId, description: &TopicDescription) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         let partitions = description.partitions;
         if source.phase == Phase::Reading && source.topic_id == description.topic_id {
@@ -530,7 +444,12 @@ impl Intake {
         }
     }
 
-    fn not_described(&mut self, id: SourceId, failure: &SourceFailure, now: Instant) {
+    pub(in crate::registry) fn not_described(
+        &mut self,
+        id: SourceId,
+        failure: &SourceFailure,
+        now: Instant,
+    ) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         // What is being read goes on being read: a topic that is gone for now
         // is seen by its readers, and by its id when it is back.
@@ -541,7 +460,7 @@ impl Intake {
     }
 
     /// Tells all who wait for a source that it can't be read now.
-    fn fail(&mut self, id: SourceId, failure: &SourceFailure) {
+    pub(in crate::registry) fn fail(&mut self, id: SourceId, failure: &SourceFailure) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         self.directory.set_failure(&source.topic, Some(failure.clone()));
         let queued = std::mem::take(&mut source.queued);
@@ -555,368 +474,6 @@ impl Intake {
             askers.chain(doubted.into_iter().flatten().map(|(_, a)| a)).collect();
         answer(&self.directory, &askers, &Err(failure.clone()));
     }
-
-    /// Begins a source at its end: older records come from history.
-    fn begin(&mut self, id: SourceId, count: usize, bounds: &[Bounds]) {
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        source.phase = Phase::Reading;
-        let begin = |bounds: &Bounds| (bounds.start, bounds.end);
-        add_partitions(source, count, bounds, &self.budget, begin);
-        self.assign(id, 0);
-        for shard in self.sources[&id].followers.clone() {
-            self.announce(id, shard);
-        }
-        self.ask_all_queued(id);
-    }
-
-    /// Tells every reader that the topic was made again, all partitions before
-    /// anybody is woken, and looks up where the new one begins.
-    fn recreate(&mut self, id: SourceId, description: &TopicDescription) {
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        source.phase = Phase::Locating;
-        source.topic_id = description.topic_id;
-        source.relocating.clear();
-        source.relocating_next.clear();
-        source.diverged.clear();
-        self.retries.retain(|(_, of, _)| *of != id);
-        source.shortened = None;
-        for partition in &source.partitions {
-            self.tasks.push_back(Task::Unassign {
-                source: id,
-                topic: source.topic.clone(),
-                partition: partition.id(),
-            });
-            partition.recreate(description.topic_id);
-        }
-        self.history.forget(id);
-        for partition in &source.partitions {
-            self.directory.wake(id, partition.id());
-        }
-        let partitions = description.partitions;
-        self.list_offsets(id, Lookup::Bounds, Purpose::BeginAnew { partitions });
-    }
-
-    fn begin_anew(&mut self, id: SourceId, count: usize, bounds: &[Bounds]) {
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        source.phase = Phase::Reading;
-        let known = source.partitions.len();
-        source.partitions_live = known.min(count);
-        for (partition, bounds) in source.partitions.iter().zip(bounds).take(count) {
-            partition.expire(bounds.start);
-        }
-        let added = add_partitions(source, count, bounds, &self.budget, from_zero);
-        self.assign(id, 0);
-        self.announce_added(id, added);
-        for partition in 0..known {
-            self.directory.wake(id, PartitionId::from_index(partition));
-        }
-        self.ask_all_queued(id);
-    }
-
-    /// Begins partitions that were added, from their first record: all of them
-    /// are new to everybody.
-    fn extend(&mut self, id: SourceId, count: usize, bounds: &[Bounds]) {
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        if source.phase != Phase::Reading || count <= source.partitions_live {
-            return;
-        }
-        let first = source.partitions_live;
-        let added = add_partitions(source, count, bounds, &self.budget, from_zero);
-        self.assign(id, first);
-        self.announce_added(id, added);
-        let source = self.sources.get_mut(&id).expect("it was there before");
-        for (lookup, asker) in std::mem::take(&mut source.doubted) {
-            source.queued.entry(lookup).or_default().push(asker);
-        }
-        self.ask_all_queued(id);
-    }
-
-    /// Places the readers anew that were out of range. A log that became shorter
-    /// may be that of a topic that was made again, which clients must be told as
-    /// what it is: then the topic is looked at first.
-    fn relocate(
-        &mut self,
-        id: SourceId,
-        partitions: BTreeSet<PartitionId>,
-        mut bounds: Vec<Bounds>,
-    ) {
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        for partition in &partitions {
-            let to = source.diverged.remove(partition);
-            if let (Some(to), Some(bounds)) = (to, bounds.get_mut(partition.index())) {
-                bounds.end = bounds.end.min(to.max(bounds.start));
-            }
-        }
-        let shorter = partitions.iter().any(|partition| {
-            let (log, bounds) =
-                (source.partitions.get(partition.index()), bounds.get(partition.index()));
-            matches!((log, bounds), (Some(log), Some(bounds)) if log.end().offset > bounds.end)
-        });
-        if !shorter {
-            return self.place_anew(id, &partitions, &bounds);
-        }
-        let topic = source.topic.clone();
-        let under_way = self.describing.contains(&topic);
-        let awaited = if under_way { Awaited::Older } else { Awaited::Newer };
-        source.shortened = Some(Shortened { partitions, bounds, awaited });
-        self.describe([topic]);
-    }
-
-    /// Takes the news that the topic is still the same one.
-    fn confirm(&mut self, id: SourceId) {
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        let Some(shortened) = source.shortened.take() else { return };
-        match shortened.awaited {
-            Awaited::Older => {
-                source.shortened = Some(Shortened { awaited: Awaited::Newer, ..shortened });
-                let topic = source.topic.clone();
-                self.describe([topic]);
-            }
-            Awaited::Newer => self.place_anew(id, &shortened.partitions, &shortened.bounds),
-        }
-    }
-
-    /// Moves readers to where there are records, and says what is gone.
-    fn place_anew(&mut self, id: SourceId, partitions: &BTreeSet<PartitionId>, bounds: &[Bounds]) {
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        source.relocating.retain(|partition| !partitions.contains(partition));
-        if source.phase != Phase::Reading {
-            return;
-        }
-        for &partition in partitions {
-            let (Some(log), Some(bounds)) =
-                (source.partitions.get(partition.index()), bounds.get(partition.index()))
-            else {
-                continue;
-            };
-            let end = log.end().offset;
-            if end > bounds.end {
-                log.truncate(bounds.end);
-            } else {
-                log.expire(bounds.start);
-            }
-            self.directory.wake(id, partition);
-            self.tasks.push_back(assignment(id, &source.topic, log));
-        }
-        self.relocate_next(id);
-    }
-
-    /// Looks up offsets for the readers that wait for it, unless others are being
-    /// placed.
-    fn relocate_next(&mut self, id: SourceId) {
-        let relocates = |request: &Request| matches!(request.purpose, Purpose::Relocate { .. });
-        let mut requests = self.requests.values();
-        let asked = requests.any(|request| request.source == id && relocates(request));
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        if !asked && source.shortened.is_none() && !source.relocating_next.is_empty() {
-            let partitions = std::mem::take(&mut source.relocating_next);
-            self.list_offsets(id, Lookup::Bounds, Purpose::Relocate { partitions });
-        }
-    }
-
-    fn reassign(&mut self, id: SourceId, partition: PartitionId) {
-        let Some(source) = self.sources.get(&id) else { return };
-        if source.reads(partition) {
-            let log = &source.partitions[partition.index()];
-            self.tasks.push_back(assignment(id, &source.topic, log));
-        }
-    }
-
-    fn assign(&mut self, id: SourceId, first: usize) {
-        let source = &self.sources[&id];
-        let live = source.partitions[..source.partitions_live].to_vec();
-        self.directory.set_partitions(id, live);
-        for partition in &source.partitions[first..source.partitions_live] {
-            self.tasks.push_back(assignment(id, &source.topic, partition));
-        }
-    }
-
-    fn announce(&self, id: SourceId, shard: ShardId) {
-        let partitions = self.sources[&id].partitions.clone();
-        self.directory.mailbox(shard).post(Event::Ready { source: id, partitions });
-    }
-
-    fn announce_added(&self, id: SourceId, added: Vec<Arc<SharedPartition>>) {
-        if added.is_empty() {
-            return;
-        }
-        for shard in &self.sources[&id].followers {
-            let partitions = added.clone();
-            self.directory.mailbox(*shard).post(Event::PartitionsAdded { source: id, partitions });
-        }
-    }
-
-    fn resolve(&mut self, id: SourceId, lookup: Lookup, asker: Asker) {
-        let Some(source) = self.sources.get_mut(&id) else {
-            let failure = SourceFailure::UnknownTopic(self.directory.key(id).topic);
-            return answer(&self.directory, &[asker], &Err(failure));
-        };
-        source.queued.entry(lookup).or_default().push(asker);
-        if source.phase == Phase::Reading {
-            self.ask_queued(id, lookup);
-        }
-    }
-
-    /// Takes a description that is new enough for those who doubted the last:
-    /// what it does not bear out is not so.
-    fn believe(&mut self, id: SourceId, description: &TopicDescription) {
-        let source = self.sources.get_mut(&id).expect("a description forgets no source");
-        if source.phase == Phase::Reading && description.partitions > source.partitions_live {
-            // The partitions that were found are begun first.
-            return;
-        }
-        for (lookup, asker) in std::mem::take(&mut source.doubted) {
-            source.queued.entry(lookup).or_default().push(Asker { claim: None, ..asker });
-        }
-        self.ask_all_queued(id);
-    }
-
-    fn refuse_doubted(&mut self, id: SourceId, failure: &SourceFailure) {
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        let doubted = std::mem::take(&mut source.doubted);
-        let askers: Vec<Asker> = doubted.into_iter().map(|(_, asker)| asker).collect();
-        answer(&self.directory, &askers, &Err(failure.clone()));
-    }
-
-    fn ask_all_queued(&mut self, id: SourceId) {
-        for lookup in self.sources[&id].queued.keys().copied().collect::<Vec<_>>() {
-            self.ask_queued(id, lookup);
-        }
-    }
-
-    /// Asks what is queued, unless the same is under way: an answer that was
-    /// asked for earlier may be older than what a client has seen elsewhere.
-    fn ask_queued(&mut self, id: SourceId, lookup: Lookup) {
-        let under_way = self.requests.values().any(|request| {
-            request.source == id
-                && matches!(&request.purpose, Purpose::Answer { lookup: l, .. } if *l == lookup)
-        });
-        let Some(source) = self.sources.get_mut(&id) else { return };
-        if under_way || source.phase != Phase::Reading {
-            return;
-        }
-        let Some(askers) = source.queued.remove(&lookup) else { return };
-        let (to, doubted): (Vec<Asker>, Vec<Asker>) =
-            askers.into_iter().partition(|asker| asker.claim.is_none_or(|c| source.bears_out(c)));
-        if !doubted.is_empty() {
-            let doubted = doubted.into_iter().map(|asker| (lookup, asker));
-            let topic = source.topic.clone();
-            if self.describing.contains(&topic) {
-                source.doubted_later.extend(doubted);
-            } else {
-                source.doubted.extend(doubted);
-                self.describe([topic]);
-            }
-        }
-        if !to.is_empty() {
-            self.list_offsets(id, lookup, Purpose::Answer { lookup, to });
-        }
-    }
-
-    /// Takes an answer that speaks of a topic which has been made again since:
-    /// it says nothing of the one that goes by the name now.
-    fn ask_anew(&mut self, id: SourceId, purpose: Purpose) {
-        let source = self.sources.get_mut(&id).expect("the caller found it");
-        match purpose {
-            Purpose::Answer { lookup, to } => {
-                source.queued.entry(lookup).or_default().extend(to);
-                self.ask_queued(id, lookup);
-            }
-            Purpose::Relocate { .. } => self.relocate_next(id),
-            // What was to be begun is so already.
-            Purpose::Begin { .. } | Purpose::BeginAnew { .. } | Purpose::Extend { .. } => {}
-        }
-    }
-
-    /// Notes what Kafka no longer has. A reader that lags so far that its place
-    /// is gone is placed anew.
-    fn apply_bounds(&mut self, id: SourceId, bounds: &[Bounds]) {
-        let Some(source) = self.sources.get_mut(&id) else { return };
-        if source.phase != Phase::Reading {
-            return;
-        }
-        for (log, bounds) in source.partitions.iter().zip(bounds) {
-            if bounds.start <= log.start() {
-                continue;
-            }
-            let lagging = log.end().offset < bounds.start;
-            log.expire(bounds.start);
-            if lagging && source.reads(log.id()) {
-                self.tasks.push_back(assignment(id, &source.topic, log));
-            }
-            self.directory.wake(id, log.id());
-        }
-    }
-
-    fn list_offsets(&mut self, id: SourceId, lookup: Lookup, purpose: Purpose) {
-        let Some(source) = self.sources.get(&id) else { return };
-        let partitions = match purpose {
-            Purpose::Begin { partitions }
-            | Purpose::BeginAnew { partitions }
-            | Purpose::Extend { partitions } => partitions,
-            Purpose::Relocate { .. } | Purpose::Answer { .. } => source.partitions_live,
-        };
-        let request = self.next_request;
-        self.next_request += 1;
-        let topic_id = source.topic_id;
-        self.requests.insert(request, Request { source: id, topic_id, purpose });
-        let topic = source.topic.clone();
-        self.tasks.push_back(Task::ListOffsets { request, topic, partitions, lookup });
-    }
-}
-
-impl Source {
-    /// Says whether a partition is to be read. One whose reader is being placed
-    /// anew is not, until that is done: what is then found of its end is held
-    /// against what was read.
-    fn reads(&self, partition: PartitionId) -> bool {
-        self.phase == Phase::Reading
-            && partition.index() < self.partitions_live
-            && !self.relocating.contains(&partition)
-    }
-
-    /// Says whether a client speaks of the topic as it is known.
-    fn bears_out(&self, claim: Claim) -> bool {
-        claim.topic_id == self.topic_id && claim.partitions <= self.partitions_live
-    }
-}
-
-fn answer(directory: &Directory, to: &[Asker], result: &Result<Vec<Bounds>, SourceFailure>) {
-    for asker in to {
-        let event = Event::Resolved { ticket: asker.ticket, result: result.clone() };
-        directory.mailbox(asker.shard).post(event);
-    }
-}
-
-fn from_zero(bounds: &Bounds) -> (Offset, Offset) {
-    (bounds.start, bounds.start)
-}
-
-/// Adds the partitions from the first unknown one up to `count`; `place` says
-/// where the oldest record is and where the tail begins. Returns those added.
-fn add_partitions(
-    source: &mut Source,
-    count: usize,
-    bounds: &[Bounds],
-    budget: &Arc<Budget>,
-    place: impl Fn(&Bounds) -> (Offset, Offset),
-) -> Vec<Arc<SharedPartition>> {
-    let known = source.partitions.len();
-    for (index, bounds) in bounds.iter().enumerate().take(count).skip(known) {
-        let (start, end) = place(bounds);
-        let id = PartitionId::from_index(index);
-        source.partitions.push(SharedPartition::new(id, source.topic_id, start, end, budget));
-    }
-    source.partitions_live = source.partitions.len().min(count);
-    source.partitions[known.min(source.partitions.len())..].to_vec()
-}
-
-fn is_assignment(task: &Task, id: SourceId, wanted: PartitionId) -> bool {
-    matches!(task, Task::Assign { source, partition, .. } if (*source, partition.id()) == (id, wanted))
-}
-
-fn assignment(source: SourceId, topic: &TopicName, partition: &Arc<SharedPartition>) -> Task {
-    Task::Assign { source, topic: topic.clone(), partition: Arc::clone(partition) }
 }
 
 #[cfg(test)]
@@ -925,6 +482,7 @@ mod tests {
 
     use crate::log::partition::Cursor;
     use crate::log::partition::Read;
+    use crate::log::partition::SharedPartition;
     use crate::tenancy::channel::SourceKey;
     use crate::tenancy::rule::TenancyRule;
 

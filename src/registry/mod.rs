@@ -11,3 +11,6 @@ pub mod history;
 pub mod intake;
 pub mod labels;
 pub mod message;
+mod placing;
+mod questions;
+mod source;
