@@ -233,5 +233,6 @@ impl Server {
 
 const TOPIC: &str = "storm";
 const HISTORY_RECORDS: &str = "brucke_kafka_history_records_total";
-/// Records a second that live clients get all along.
-const LIVE_RATE: u32 = 200;
+/// Records a second that live clients, and those that return, get all along: each
+/// is delivered to all of them.
+const LIVE_RATE: u32 = 10;

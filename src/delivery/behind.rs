@@ -84,6 +84,11 @@ impl Shard {
 
     /// Queues all of a connection's subscriptions that are behind.
     pub(in crate::delivery) fn queue_behind(&mut self, slot: usize) {
+        // A connection may have thousands that are live, and this is called at each
+        // write.
+        if self.connections[slot].behind == 0 {
+            return;
+        }
         for sub in 0..self.connections[slot].subscriptions.len() {
             self.queue(slot, sub);
         }
@@ -296,6 +301,7 @@ impl Shard {
         subscription.state = State::Live { follower };
         let announced = std::mem::replace(&mut subscription.announced, Announced::Live);
         self.behind -= 1;
+        self.connections[slot].behind -= 1;
         self.counts.became_live += 1;
         self.tally(slot, feed_slot, |tally| tally.behind -= 1);
         if announced == Announced::NotYet {

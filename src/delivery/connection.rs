@@ -41,6 +41,8 @@ pub(in crate::delivery) struct Connection {
     pub(in crate::delivery) reader: FrameReader,
     /// Places stay where they are while anybody knows them by number.
     pub(in crate::delivery) subscriptions: Vec<Option<Box<Subscription>>>,
+    /// How many of them are behind.
+    pub(in crate::delivery) behind: u32,
     pub(in crate::delivery) outbox: Outbox,
     pub(in crate::delivery) mark: Mark,
     pub(in crate::delivery) pulse: Pulse,

@@ -121,6 +121,7 @@ impl Shard {
             self.counts.fell_behind += 1;
         }
         self.behind += 1;
+        self.connections[slot].behind += 1;
         self.tally(slot, feed, |tally| tally.behind += 1);
         self.unfollow_feed(feed, lane(encoding), follower);
     }

@@ -159,7 +159,10 @@ impl Shard {
         });
         match subscription.state {
             State::Live { follower } => self.unfollow_feed(subscription.feed, lane, follower),
-            State::Behind(_) => self.behind -= 1,
+            State::Behind(_) => {
+                self.behind -= 1;
+                self.connections[slot].behind -= 1;
+            }
             State::Starting(_) => {}
         }
         let slot_of_feed = subscription.feed;

@@ -177,6 +177,7 @@ impl Shard {
             phase: Phase::Arriving { deadline },
             reader: FrameReader::new(CLIENT_FRAME_UNAUTHENTICATED_BYTES_MAX),
             subscriptions: Vec::new(),
+            behind: 0,
             outbox: Outbox::default(),
             mark: Mark::Clean,
             pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None, unsent_since: None },

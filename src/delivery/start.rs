@@ -280,6 +280,7 @@ impl Shard {
         subscription.started = started;
         subscription.state = State::Behind(Box::new(behind));
         self.behind += 1;
+        self.connections[slot].behind += 1;
         let feed = self.subscription(slot, sub).feed;
         self.tally(slot, feed, |tally| tally.behind += 1);
         self.announce(slot, sub, &plan);

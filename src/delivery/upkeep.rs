@@ -159,7 +159,8 @@ impl Shard {
 
     /// Adds how far a connection is behind to what this round has found.
     fn add_lag(&mut self, slot: usize, now: Instant) {
-        let Some(connection) = self.connections.get(slot) else { return };
+        let behind = self.connections.get(slot).filter(|connection| connection.behind > 0);
+        let Some(connection) = behind else { return };
         let mut clients = 0;
         for subscription in connection.subscriptions.iter().flatten() {
             let State::Behind(behind) = &subscription.state else { continue };
@@ -285,6 +286,7 @@ mod tests {
             phase: Phase::Arriving { deadline: now.instant + Duration::from_secs(1_000) },
             reader: FrameReader::new(1_000),
             subscriptions: Vec::new(),
+            behind: 0,
             outbox,
             opened_at: now.instant,
             user_agent: None,
