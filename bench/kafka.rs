@@ -30,14 +30,15 @@ enum Owner {
 
 /// The topics, one for each measurement; each has a channel of the same name, and
 /// one partition but for that of the storm.
-pub const TOPICS: [&str; 14] = [
+pub const TOPICS: [&str; 15] = [
     "fanout",
     "intake",
     "memory-shared",
     "memory-own",
     "keys-few",
+    "keys-few-deep",
     "keys-many",
-    "keys-spread",
+    "keys-many-deep",
     "keys-progress",
     "latency",
     "storm",

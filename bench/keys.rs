@@ -43,25 +43,25 @@ impl Matches {
 ///
 /// When a record does not come.
 pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
-    let (connections, each) = (plan.keys_connections, plan.keys_each);
+    let (few, many) = (plan.keys_few, plan.keys_connections);
+    let all = many * plan.keys_each;
+    // Each number of connections with few keys and with all of them: what a socket
+    // more costs the system is no matter of keys.
     let shapes = [
-        Shape { topic: "keys-few", connections: plan.keys_few, each: 1 },
-        Shape {
-            topic: "keys-many",
-            connections: plan.keys_few,
-            each: connections * each / plan.keys_few,
-        },
-        Shape { topic: "keys-spread", connections, each },
+        Shape { topic: "keys-few", connections: few, each: 1 },
+        Shape { topic: "keys-few-deep", connections: few, each: all / few },
+        Shape { topic: "keys-many", connections: many, each: 1 },
+        Shape { topic: "keys-many-deep", connections: many, each: all / many },
     ];
     let mut sides = Vec::new();
     for shape in shapes {
         say(&format!("keys, {shape}"));
         sides.push(Side::start(plan, cluster, shape, NO_PROGRESS)?);
     }
-    let mut head = vec!["each record matches".to_owned()];
-    head.extend(shapes.iter().map(|shape| format!("{shape}, µs")));
-    head.push("ratios".to_owned());
-    table("CPU per record, by the number of single-key subscriptions", &head);
+    let head = ["each record matches", "connections", "a key each, µs"].map(str::to_owned);
+    let head = head.into_iter().chain([format!("{all} keys, µs"), "ratio".to_owned()]);
+    let title = "CPU per record, by the number of single-key subscriptions";
+    table(title, &head.collect::<Vec<_>>());
     for matches in [Matches::One, Matches::Nothing] {
         say(&format!("keys, {}", matches.name()));
         let mut costs = vec![Series::default(); sides.len()];
@@ -73,12 +73,15 @@ pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
                 costs.push(side.run(matches)?);
             }
         }
-        let ratios = costs[1..].iter().map(|cost| figure(cost.median() / costs[0].median()));
-        let ratios = ratios.collect::<Vec<_>>().join(", ");
-        let mut cells = vec![matches.name().to_owned()];
-        cells.extend(costs.iter().map(Series::to_string));
-        cells.push(ratios);
-        row(&cells);
+        for (shapes, costs) in shapes.chunks(2).zip(costs.chunks(2)) {
+            row(&[
+                matches.name().to_owned(),
+                shapes[0].connections.to_string(),
+                costs[0].to_string(),
+                costs[1].to_string(),
+                figure(costs[1].median() / costs[0].median()),
+            ]);
+        }
     }
     println!(
         "\n{} records to keys of different connections come at once, or {UNMATCHED_READY} that \

@@ -3,9 +3,11 @@
 use std::hash::BuildHasher;
 use std::hash::BuildHasherDefault;
 use std::hash::DefaultHasher;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::delivery::index::FeedSlot;
 use crate::delivery::tally::TallySlot;
@@ -38,15 +40,15 @@ pub(in crate::delivery) struct FeedSerial(u64);
 #[derive(Debug)]
 pub struct Feed {
     pub(in crate::delivery) serial: FeedSerial,
-    pub(in crate::delivery) key: FeedKey,
+    pub(in crate::delivery) key: Arc<FeedKey>,
     pub(in crate::delivery) number: SubId,
     /// Place of its source in the shard.
     pub(in crate::delivery) source: usize,
     /// Up to where all live followers have been told everything; at or below
     /// the shard's own cursors. Without meaning while there is no follower.
-    pub(in crate::delivery) told: Vec<Offset>,
+    pub(in crate::delivery) told: SmallVec<[Offset; 2]>,
     /// Live subscriptions, by encoding.
-    pub(in crate::delivery) followers: [Vec<Follower>; 2],
+    pub(in crate::delivery) followers: [Followers; 2],
     /// Subscriptions in whatever state.
     pub(in crate::delivery) members: u32,
     /// Where its channel is counted.
@@ -54,6 +56,10 @@ pub struct Feed {
     /// The frames being written for the live followers.
     pub(in crate::delivery) writing: [Option<Box<RecordsEncoder>>; 2],
 }
+
+/// Most feeds of single keys have one or two, which then stand beside what else a
+/// record touches and cost no other line of the cache.
+pub(in crate::delivery) type Followers = SmallVec<[Follower; 2]>;
 
 /// One live subscription.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +81,7 @@ pub enum Pace {
 impl Feed {
     /// Says whether nobody follows it live.
     pub(in crate::delivery) fn is_unfollowed(&self) -> bool {
-        self.followers.iter().all(Vec::is_empty)
+        self.followers.iter().all(|followers| followers.is_empty())
     }
 }
 
@@ -94,7 +100,7 @@ pub(in crate::delivery) const LANES: [Encoding; 2] = [Encoding::Json, Encoding::
 #[derive(Debug, Default)]
 pub struct Feeds {
     slots: Slab<Feed>,
-    known: HashMap<FeedKey, FeedSlot>,
+    known: HashMap<Arc<FeedKey>, FeedSlot>,
     numbers: HashMap<SubId, FeedSlot>,
     next_serial: u64,
 }
@@ -112,15 +118,16 @@ impl Feeds {
             return (*slot, Entered::Known);
         }
         let number = self.number(&key);
+        let key = Arc::new(key);
         let serial = FeedSerial(self.next_serial);
         self.next_serial += 1;
         let slot = self.slots.insert(Feed {
             serial,
-            key: key.clone(),
+            key: Arc::clone(&key),
             number,
             source,
-            told: Vec::new(),
-            followers: [Vec::new(), Vec::new()],
+            told: SmallVec::new(),
+            followers: [SmallVec::new(), SmallVec::new()],
             members: 1,
             tally,
             writing: [None, None],

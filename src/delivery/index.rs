@@ -5,11 +5,13 @@
 //! exist.
 
 use std::hash::Hash;
+use std::ops::Range;
 
 use hashbrown::Equivalent;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use crate::log::batch::Batch;
 use crate::types::filter::KeyFilter;
 use crate::types::ids::TenantId;
 use crate::types::record::Owner;
@@ -37,7 +39,11 @@ struct OptionTenant(Option<TenantId>);
 
 /// A tenant and a key or prefix: two fields, never joined text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct TenantKey(Option<TenantId>, bytes::Bytes);
+struct TenantKey(Option<TenantId>, Key);
+
+/// Bytes of a key: short ones stand in the table itself, where a look at them
+/// costs no other line of the cache.
+type Key = SmallVec<[u8; 24]>;
 
 #[derive(Debug, Clone, Copy)]
 struct TenantRef<'a>(Option<&'a str>);
@@ -78,7 +84,7 @@ impl Equivalent<OptionTenant> for TenantRef<'_> {
 
 impl Equivalent<TenantKey> for KeyRef<'_> {
     fn equivalent(&self, key: &TenantKey) -> bool {
-        self.0 == key.0.as_ref().map(TenantId::as_str) && self.1 == key.1
+        self.0 == key.0.as_ref().map(TenantId::as_str) && self.1 == key.1.as_slice()
     }
 }
 
@@ -90,11 +96,11 @@ impl Index {
             KeyFilter::All => self.all.entry(OptionTenant(tenant)).or_default().push(feed),
             KeyFilter::Keys(keys) => {
                 for key in keys {
-                    self.keys.entry(TenantKey(tenant.clone(), key.clone())).or_default().push(feed);
+                    self.keys.entry(TenantKey(tenant.clone(), Key::from_slice(key))).or_default().push(feed);
                 }
             }
             KeyFilter::Prefix(prefix) => {
-                let place = TenantKey(tenant.clone(), prefix.clone());
+                let place = TenantKey(tenant.clone(), Key::from_slice(prefix));
                 self.prefixes.entry(place).or_default().push(feed);
                 let lengths = self.prefix_lengths.entry(OptionTenant(tenant)).or_default();
                 match lengths.iter_mut().find(|(length, _)| *length == prefix.len()) {
@@ -112,11 +118,11 @@ impl Index {
             KeyFilter::All => take_out(&mut self.all, &OptionTenant(tenant), feed),
             KeyFilter::Keys(keys) => {
                 for key in keys {
-                    take_out(&mut self.keys, &TenantKey(tenant.clone(), key.clone()), feed);
+                    take_out(&mut self.keys, &TenantKey(tenant.clone(), Key::from_slice(key)), feed);
                 }
             }
             KeyFilter::Prefix(prefix) => {
-                let place = TenantKey(tenant.clone(), prefix.clone());
+                let place = TenantKey(tenant.clone(), Key::from_slice(prefix));
                 take_out(&mut self.prefixes, &place, feed);
                 let place = OptionTenant(tenant);
                 let lengths = self.prefix_lengths.get_mut(&place).expect("inserted with it");
@@ -155,6 +161,37 @@ impl Index {
                 feeds.iter().copied().for_each(&mut found);
             }
         }
+    }
+}
+
+/// The feeds that want each record of a run. The run is looked up as a whole: where
+/// there are more keys than a cache holds, the processor then waits for several
+/// places of the table at once and not for one after the other.
+#[derive(Debug, Default)]
+pub struct Matched {
+    feeds: Vec<FeedSlot>,
+    /// Each record's place in its batch, and where its feeds end.
+    records: Vec<(usize, usize)>,
+}
+
+impl Matched {
+    /// Finds the feeds of these records of `batch`.
+    pub fn find(&mut self, index: &Index, batch: &Batch, run: Range<usize>) {
+        self.feeds.clear();
+        self.records.clear();
+        for at in run {
+            index.matches(&batch.record(at), |feed| self.feeds.push(feed));
+            self.records.push((at, self.feeds.len()));
+        }
+    }
+
+    /// Returns each record's place in its batch, and its feeds.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &[FeedSlot])> {
+        self.records.iter().scan(0, |start, (at, end)| {
+            let feeds = &self.feeds[*start..*end];
+            *start = *end;
+            Some((*at, feeds))
+        })
     }
 }
 

@@ -210,19 +210,26 @@ impl Shard {
             }
             let mut traced = batch.traced_from(first);
             self.counts.records_matched += (batch.len() - first) as u64;
-            for index in first..batch.len() {
-                let record = batch.record(index);
-                newest = Some(record.timestamp);
-                self.sources[source].index.matches(&record, |feed| matched.push(feed));
-                let mut begun = None;
-                if !traced.is_empty() || self.traces.is_watching() {
-                    let (origin, received) = (origin_at(&mut traced, index), batch.received_at());
-                    begun =
-                        self.begin_record(source, partition, &record, origin, received, &matched);
+            for start in (first..batch.len()).step_by(MATCHED_AT_ONCE) {
+                let run = start..batch.len().min(start + MATCHED_AT_ONCE);
+                matched.find(&self.sources[source].index, batch, run);
+                for (index, feeds) in matched.iter() {
+                    let is_traced = !traced.is_empty() || self.traces.is_watching();
+                    if feeds.is_empty() && !is_traced {
+                        continue;
+                    }
+                    let record = batch.record(index);
+                    let begun = is_traced.then(|| {
+                        let origin = origin_at(&mut traced, index);
+                        let received = batch.received_at();
+                        self.begin_record(source, partition, &record, origin, received, feeds)
+                    });
+                    let begun = begun.flatten();
+                    for feed in feeds {
+                        self.write(*feed, partition, &record, begun.as_ref(), &mut touched, now);
+                    }
                 }
-                for feed in matched.drain(..) {
-                    self.write(feed, partition, &record, begun.as_ref(), &mut touched, now);
-                }
+                newest = batch.newest();
             }
         }
         let to = batches.last().map_or(from, |batch| batch.to());
@@ -491,6 +498,8 @@ enum Load {
 
 /// Reads of the log in one turn, so that a flood leaves room for others.
 const READS_PER_TURN: usize = 4;
+/// Records that are matched before the first of them is written.
+const MATCHED_AT_ONCE: usize = 64;
 /// Bytes of one read of the log.
 const READ_BYTES: u64 = 1 << 20;
 /// Above any offset that Kafka gives.

@@ -18,6 +18,7 @@ use crate::delivery::counts::Counts;
 use crate::delivery::counts::Standing;
 use crate::delivery::feed::Feeds;
 use crate::delivery::index::FeedSlot;
+use crate::delivery::index::Matched;
 use crate::delivery::outbox::Outbox;
 use crate::delivery::recent::Recent;
 use crate::delivery::settings::Settings;
@@ -69,7 +70,7 @@ pub struct Shard {
     /// Starts that are being found, in the order of their deadlines.
     pub(in crate::delivery) starting: VecDeque<(Instant, SubRef)>,
     /// Scratch of the live path, kept for its capacity.
-    pub(in crate::delivery) matched: Vec<FeedSlot>,
+    pub(in crate::delivery) matched: Matched,
     pub(in crate::delivery) touched: Vec<FeedSlot>,
     pub(in crate::delivery) outputs: VecDeque<Output>,
     /// Connections with something new to write; each stands here once.
@@ -134,7 +135,7 @@ impl Shard {
             runnable: VecDeque::new(),
             unfinished: Vec::new(),
             starting: VecDeque::new(),
-            matched: Vec::new(),
+            matched: Matched::default(),
             touched: Vec::new(),
             outputs: VecDeque::new(),
             dirty: Vec::new(),
