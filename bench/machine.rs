@@ -40,6 +40,18 @@ pub fn pin_this_thread(core: Core) -> Result<()> {
     Ok(())
 }
 
+/// Lets whatever else wants this thread's core go first.
+///
+/// # Errors
+///
+/// When the system refuses.
+pub fn yield_to_others() -> Result<()> {
+    // SAFETY: a plain system call; zero is the calling thread.
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+    ensure!(done == 0, "the priority can't be lowered: {}", io::Error::last_os_error());
+    Ok(())
+}
+
 /// Allows this process and those that it starts as many descriptors as the
 /// system lets it.
 ///

@@ -1,5 +1,7 @@
 //! A storm: thousands of clients return at once, each at a place of its own, and
-//! read history until they are live, while others are live all along.
+//! read history until they are live, while others are live all along. Those who
+//! are live follow a key of their own: what a record costs them is not what it
+//! costs to give it to thousands.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -7,6 +9,8 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
@@ -15,6 +19,15 @@ use std::time::Instant;
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::Message as _;
+use rdkafka::Offset;
+use rdkafka::Statistics;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::ConsumerContext;
 use serde_json::Value;
 
 use crate::fleet::Fleet;
@@ -45,18 +58,31 @@ pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
     let server = Server::start(plan, cluster, "connections_max = 20000")?;
     let ends = Ends::ask(server.address)?;
     let stop = AtomicBool::new(false);
-    let storming = AtomicBool::new(false);
-    let (before, during, storm) = thread::scope(|scope| {
-        let live = scope.spawn(|| watch_live(plan, cluster, server.address, &storming, &stop));
-        thread::sleep(plan.storm_calm);
-        storming.store(true, Relaxed);
+    let phase = AtomicU8::new(CALM);
+    let (ages, storm, received) = thread::scope(|scope| {
+        let live = scope.spawn(|| watch_live(plan, cluster, server.address, &phase, &stop));
+        let begin = Instant::now();
+        let at_start = server.metric(RECEIVED_BYTES)?;
+        thread::sleep(plan.storm_calm.max(STATISTICS_AGE * 2));
+        let at_storm = server.metric(RECEIVED_BYTES)?;
+        let calm = begin.elapsed();
+        phase.store(STORM, Relaxed);
         say(&format!("storm: {clients} clients return"));
-        let storm = rush(plan, &server, &ends, clients);
+        let storm = scope.spawn(|| rush(plan, &server, &ends, clients));
+        let (storm, fleet) = storm.join().expect("clients do not panic")?;
+        phase.store(AFTER, Relaxed);
+        thread::sleep(STATISTICS_AGE);
+        let after = begin.elapsed() - calm;
+        let received = server.metric(RECEIVED_BYTES)? - at_storm;
+        let idle = (at_storm - at_start) as f64 * after.as_secs_f64() / calm.as_secs_f64();
         stop.store(true, Relaxed);
-        let (before, during) = live.join().expect("the watcher does not panic")?;
-        Ok::<_, anyhow::Error>((before, during, storm?))
+        let ages = live.join().expect("the watcher does not panic")?;
+        drop(fleet);
+        Ok::<_, anyhow::Error>((ages, storm, received as f64 - idle))
     })?;
-    report(clients, &storm, before, during);
+    say("storm: a bare consumer reads the same");
+    let bare = read_bare(cluster, &ends, &storm.lowest)?;
+    report(clients, &storm, received / bare as f64, ages);
     Ok(())
 }
 
@@ -66,6 +92,8 @@ struct Storm {
     /// From the first connection to the last `live`.
     took: Duration,
     cpu: Duration,
+    /// The lowest place that anybody asked for.
+    lowest: BTreeMap<u32, u64>,
     /// Records of the ranges that anybody asked for, each counted once.
     wanted: u64,
     /// Records of history that were read from Kafka.
@@ -75,7 +103,7 @@ struct Storm {
     resident_most: u64,
 }
 
-fn report(clients: usize, storm: &Storm, before: Vec<Duration>, during: Vec<Duration>) {
+fn report(clients: usize, storm: &Storm, received: f64, ages: Vec<Vec<Duration>>) {
     let title = format!("{clients} clients return at once, each some 1000 records behind");
     table(
         &title,
@@ -84,6 +112,7 @@ fn report(clients: usize, storm: &Storm, before: Vec<Duration>, during: Vec<Dura
             "CPU, s",
             "records delivered",
             "read from Kafka, of those wanted",
+            "bytes from Kafka, of a bare consumer's",
             "resident, MB",
         ],
     );
@@ -93,6 +122,7 @@ fn report(clients: usize, storm: &Storm, before: Vec<Duration>, during: Vec<Dura
         figure(storm.cpu.as_secs_f64()),
         storm.deliveries.to_string(),
         format!("{} of {} ({})", storm.read, storm.wanted, figure(share)),
+        figure(received),
         format!("{} → {}", storm.resident_before >> 20, storm.resident_most >> 20),
     ]);
     println!();
@@ -100,14 +130,15 @@ fn report(clients: usize, storm: &Storm, before: Vec<Duration>, during: Vec<Dura
         "Age of a record when a live client reads it, ms",
         &["", "p50", "p99", "most", "readings"],
     );
-    for (name, mut ages) in [("before", before), ("during the storm", during)] {
+    for (name, mut ages) in ["before", "during the storm", "after it"].into_iter().zip(ages) {
         ages.sort_unstable();
         let at = |share| millis(quantile(&ages, share));
         row(&[name.to_owned(), at(0.5), at(0.99), at(1.0), ages.len().to_string()]);
     }
     println!(
         "\nEvery range of every client joined. The records wanted are those between the lowest place \
-         of anybody and the end, partition by partition, when the storm began.\n"
+         of anybody and the end, partition by partition, when the storm began; the bare consumer reads just these. Bytes \
+         are those that came from brokers, less what came in as many seconds before.\n"
     );
 }
 
@@ -150,11 +181,16 @@ impl Ends {
     }
 }
 
-fn rush(plan: &Plan, server: &Server, ends: &Ends, clients: usize) -> Result<Storm> {
+/// Returns with the clients, who stay.
+fn rush(plan: &Plan, server: &Server, ends: &Ends, clients: usize) -> Result<(Storm, Fleet)> {
+    // Else those whose waiting is measured, and Kafka, would wait for these
+    // thousands to be given the core.
+    machine::yield_to_others()?;
     let mut rng = fastrand::Rng::with_seed(7);
     let places: Vec<_> = (0..clients).map(|_| ends.place(&mut rng, plan.storm_behind)).collect();
     let lowest = |partition: &u32| places.iter().map(|place| place[partition]).min().unwrap_or(0);
-    let wanted = ends.offsets.iter().map(|(partition, end)| end - lowest(partition)).sum();
+    let lowest: BTreeMap<_, _> = ends.offsets.keys().map(|id| (*id, lowest(id))).collect();
+    let wanted = ends.offsets.iter().map(|(partition, end)| end - lowest[partition]).sum();
     let behind = |place: &BTreeMap<u32, u64>| -> u64 {
         ends.offsets.iter().map(|(partition, end)| end - place[partition]).sum()
     };
@@ -166,8 +202,8 @@ fn rush(plan: &Plan, server: &Server, ends: &Ends, clients: usize) -> Result<Sto
     for place in &places {
         let positions = serde_json::to_string(place)?;
         let request = format!(
-            "{{\"type\":\"subscribe\",\"id\":1,\"channel\":\"{TOPIC}\",\"from\":{{\"positions\":\
-             {positions},\"topic_id\":\"{}\"}}}}",
+            "{{\"type\":\"subscribe\",\"id\":1,\"channel\":\"{TOPIC}\",\"keys\":{{\"prefix\":\"key-\"}},\
+             \"from\":{{\"positions\":{positions},\"topic_id\":\"{}\"}}}}",
             ends.topic_id
         );
         fleet.open(server.address, request, place.clone())?;
@@ -177,46 +213,93 @@ fn rush(plan: &Plan, server: &Server, ends: &Ends, clients: usize) -> Result<Sto
     fleet.run_until("all to be live", |counts| counts.live >= live)?;
     let took = begin.elapsed();
     ensure!(fleet.has_each(&expected), "a client is live and has not got all");
-    Ok(Storm {
+    let storm = Storm {
         took,
         cpu: server.process.cpu()? - cpu,
+        lowest,
         wanted,
         read: server.metric(HISTORY_RECORDS)? - read_before,
         deliveries: fleet.counts().records,
         resident_before,
         resident_most: server.process.resident_most_bytes()?,
-    })
+    };
+    Ok((storm, fleet))
 }
 
-/// Follows the topic live while records come; returns how old they were before
-/// the storm and in it.
+/// Reads the ranges by a consumer without anything behind it; returns the bytes
+/// that brokers sent to it.
+fn read_bare(cluster: &Cluster, ends: &Ends, lowest: &BTreeMap<u32, u64>) -> Result<u64> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &cluster.servers).set("group.id", "bench");
+    config.set("enable.auto.commit", "false").set("statistics.interval.ms", "100");
+    for (name, value) in cluster.properties() {
+        config.set(*name, *value);
+    }
+    let consumer: BaseConsumer<Received> = config.create_with_context(Received::default())?;
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in lowest {
+        let offset = Offset::Offset(i64::try_from(*offset)?);
+        list.add_partition_offset(TOPIC, i32::try_from(*partition)?, offset)?;
+    }
+    consumer.assign(&list)?;
+    let mut missing: u64 = ends.offsets.iter().map(|(id, end)| end - lowest[id]).sum();
+    while missing > 0 {
+        let message = consumer.poll(PATIENCE).context("no record")??;
+        let end = ends.offsets[&u32::try_from(message.partition())?];
+        missing -= u64::from(u64::try_from(message.offset())? < end);
+    }
+    let read_at = Instant::now();
+    while read_at.elapsed() < Duration::from_millis(300) {
+        consumer.poll(Duration::from_millis(50));
+    }
+    Ok(consumer.context().0.load(Relaxed))
+}
+
+/// Notes the bytes that a client has received.
+#[derive(Debug, Default)]
+struct Received(AtomicU64);
+
+impl ClientContext for Received {
+    fn stats(&self, statistics: Statistics) {
+        let bytes = statistics.brokers.values().map(|broker| broker.rxbytes).sum();
+        self.0.store(bytes, Relaxed);
+    }
+}
+
+impl ConsumerContext for Received {}
+
+/// Follows a key live while records come; returns how old they were before the
+/// storm, in it and after it.
 fn watch_live(
     plan: &Plan,
     cluster: &Cluster,
     address: SocketAddr,
-    storming: &AtomicBool,
+    phase: &AtomicU8,
     stop: &AtomicBool,
-) -> Result<(Vec<Duration>, Vec<Duration>)> {
+) -> Result<Vec<Vec<Duration>>> {
     let mut fleet = Fleet::new()?;
-    fleet.subscribe(address, vec![vec![subscribe_request(1, TOPIC, None)]; plan.subscribers])?;
+    let request = subscribe_request(1, TOPIC, Some(LIVE_KEY));
+    fleet.subscribe(address, vec![vec![request]; plan.subscribers])?;
     let producer = cluster.producer(Duration::ZERO)?;
-    let mut before = None;
+    let (mut ages, mut now) = (Vec::new(), CALM);
     fleet.note_stamps();
     let interval = Duration::from_secs(1) / LIVE_RATE;
     let mut due = Instant::now();
     while !stop.load(Relaxed) {
-        if before.is_none() && storming.load(Relaxed) {
-            before = Some(fleet.take_stamps());
+        if phase.load(Relaxed) != now {
+            now = phase.load(Relaxed);
+            ages.push(fleet.take_stamps());
             fleet.note_stamps();
         }
-        producer.send(TOPIC, "key-1", &stamped_value(plan.value_bytes))?;
+        producer.send(TOPIC, LIVE_KEY, &stamped_value(plan.value_bytes))?;
         due += interval;
         fleet.run_for(due.saturating_duration_since(Instant::now()))?;
     }
-    let mut before = before.unwrap_or_default();
+    ages.push(fleet.take_stamps());
     // The first second warms up.
+    let before = &mut ages[0];
     before.drain(..before.len().min(LIVE_RATE as usize * plan.subscribers));
-    Ok((before, fleet.take_stamps()))
+    Ok(ages)
 }
 
 impl Server {
@@ -233,6 +316,15 @@ impl Server {
 
 const TOPIC: &str = "storm";
 const HISTORY_RECORDS: &str = "brucke_kafka_history_records_total";
-/// Records a second that live clients, and those that return, get all along: each
-/// is delivered to all of them.
-const LIVE_RATE: u32 = 10;
+const RECEIVED_BYTES: &str = "brucke_kafka_received_bytes_total";
+/// How old what the server says of those may be.
+const STATISTICS_AGE: Duration = Duration::from_secs(6);
+/// Whose records those who are live get all along, and how many a second.
+const LIVE_KEY: &str = "live";
+const LIVE_RATE: u32 = 100;
+/// How long a record may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What happens.
+const CALM: u8 = 0;
+const STORM: u8 = 1;
+const AFTER: u8 = 2;

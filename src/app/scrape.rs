@@ -106,6 +106,7 @@ impl ReplicaHealth {
         counter!(metric::KAFKA_CONNECTS).absolute(connections.connects);
         counter!(metric::KAFKA_DISCONNECTS).absolute(connections.disconnects);
         counter!(metric::KAFKA_REQUEST_ERRORS).absolute(connections.errors);
+        counter!(metric::KAFKA_RECEIVED_BYTES).absolute(connections.received_bytes);
         gauge!(metric::KAFKA_ROUND_TRIP).set(connections.round_trip.as_secs_f64());
         for (kind, count) in self.kafka.client_errors() {
             counter!(metric::KAFKA_CLIENT_ERRORS, "error" => kind).absolute(count);

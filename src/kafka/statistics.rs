@@ -26,6 +26,7 @@ pub(in crate::kafka) struct Broker {
     pub(in crate::kafka) connects: u64,
     pub(in crate::kafka) disconnects: u64,
     pub(in crate::kafka) errors: u64,
+    pub(in crate::kafka) received_bytes: u64,
     /// Microseconds that all but one of a hundred answers took at most.
     pub(in crate::kafka) round_trip_micros: u64,
 }
@@ -53,6 +54,7 @@ impl Statistics {
                 connects: said.connects,
                 disconnects: said.disconnects,
                 errors: said.txerrs + said.rxerrs + said.req_timeouts,
+                received_bytes: said.rxbytes,
                 round_trip_micros: said.rtt.p99,
             };
             (said.nodeid, broker)
@@ -105,6 +107,8 @@ struct SaidOfBroker {
     #[serde(default)]
     req_timeouts: u64,
     #[serde(default)]
+    rxbytes: u64,
+    #[serde(default)]
     rtt: RoundTrip,
 }
 
@@ -133,7 +137,7 @@ mod tests {
         let said = br#"{"name":"b#consumer-1","type":"consumer","brokers":{
             "a:1/bootstrap":{"nodeid":-1,"state":"UP"},
             "a:1/1":{"nodeid":1,"state":"UP","connects":2,"disconnects":1,"txerrs":1,
-                "rxerrs":2,"req_timeouts":3,"rtt":{"p99":700}},
+                "rxerrs":2,"req_timeouts":3,"rxbytes":9,"rtt":{"p99":700}},
             "a:2/2":{"nodeid":2,"state":"TRY_CONNECT"}},
             "topics":{"t":{"partitions":{"0":{"partition":0,"ls_offset":7},
                 "1":{"partition":1,"ls_offset":-1001},"-1":{"partition":-1,"ls_offset":0}}}}}"#;
@@ -141,7 +145,7 @@ mod tests {
         assert_eq!(name, "b#consumer-1");
         let up = &read.brokers[&1];
         assert_eq!((up.state, up.connects, up.errors), (BrokerState::Up, 2, 6));
-        assert_eq!((up.disconnects, up.round_trip_micros), (1, 700));
+        assert_eq!((up.disconnects, up.round_trip_micros, up.received_bytes), (1, 700, 9));
         assert_eq!(read.brokers[&2].state, BrokerState::Connecting);
         assert_eq!(read.brokers.len(), 2);
         let ends: Vec<_> = read.ends.into_iter().map(|((_, p), end)| (p.as_u32(), end)).collect();

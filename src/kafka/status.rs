@@ -63,6 +63,8 @@ pub struct Connections {
     pub connects: u64,
     pub disconnects: u64,
     pub errors: u64,
+    /// As they came: compressed, with what the protocol adds.
+    pub received_bytes: u64,
     /// Of the slowest broker, at the 99th percentile.
     pub round_trip: Duration,
 }
@@ -151,6 +153,7 @@ impl KafkaStatus {
             all.connects += broker.connects;
             all.disconnects += broker.disconnects;
             all.errors += broker.errors;
+            all.received_bytes += broker.received_bytes;
             slowest = slowest.max(broker.round_trip_micros);
         }
         all.round_trip = Duration::from_micros(slowest);
