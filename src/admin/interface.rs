@@ -20,6 +20,7 @@ use crate::admin::operator::Order;
 use crate::admin::operator::PartitionsQuery;
 use crate::admin::operator::Refused;
 use crate::admin::operator::RevokeBody;
+use crate::admin::operator::TraceBody;
 
 /// Where orders are taken.
 pub(in crate::admin) struct Desk {
@@ -46,6 +47,7 @@ pub(in crate::admin) fn routes(config: &mut web::ServiceConfig) {
     config.route("/v1/connections", web::get().to(connections));
     config.route("/v1/connections/{id}", web::get().to(connection));
     config.route("/v1/connections/{id}/disconnect", web::post().to(disconnect));
+    config.route("/v1/connections/{id}/trace", web::put().to(trace));
     config.route("/v1/channels", web::get().to(channels));
     config.route("/v1/partitions", web::get().to(partitions));
     config.route("/v1/sweeps", web::get().to(sweeps));
@@ -80,6 +82,15 @@ async fn connection(request: HttpRequest, desk: Desks, id: web::Path<u64>) -> Ht
 
 async fn disconnect(request: HttpRequest, desk: Desks, id: web::Path<u64>) -> HttpResponse {
     take(&request, &desk, Order::Disconnect { id: *id }).await
+}
+
+async fn trace(
+    request: HttpRequest,
+    desk: Desks,
+    id: web::Path<u64>,
+    body: web::Json<TraceBody>,
+) -> HttpResponse {
+    take(&request, &desk, Order::Trace { id: *id, body: body.into_inner() }).await
 }
 
 async fn channels(request: HttpRequest, desk: Desks) -> HttpResponse {

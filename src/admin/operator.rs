@@ -23,6 +23,7 @@ pub enum Order {
     Connections(ConnectionsQuery),
     Connection { id: u64 },
     Disconnect { id: u64 },
+    Trace { id: u64, body: TraceBody },
     Channels,
     Partitions(PartitionsQuery),
     Sweeps,
@@ -78,6 +79,13 @@ pub struct RevokeBody {
     pub tenant: Option<String>,
     /// How long it is remembered: as long as such a token may live. Default a day.
     pub seconds: Option<u64>,
+}
+
+/// Whether all that goes to a connection is traced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceBody {
+    pub on: bool,
 }
 
 /// The least that is logged from now on.

@@ -17,6 +17,7 @@ use crate::admin::operator::PartitionsQuery;
 use crate::admin::operator::Refused;
 use crate::admin::operator::Reply;
 use crate::admin::operator::RevokeBody;
+use crate::admin::operator::TraceBody;
 use crate::app::explain;
 use crate::app::explain::Asked;
 use crate::app::explain::Sources;
@@ -24,6 +25,8 @@ use crate::app::explain::What;
 use crate::app::explain::Whose;
 use crate::app::health::ReplicaHealth;
 use crate::app::rows;
+use crate::delivery::traces::Watch;
+use crate::delivery::traces::Watched;
 use crate::delivery::view::Answer;
 use crate::delivery::view::Question;
 use crate::delivery::view::Share;
@@ -79,6 +82,7 @@ impl Operator for Desk {
                 Order::Connections(query) => parts.connections(query).await,
                 Order::Connection { id } => parts.connection(id).await,
                 Order::Disconnect { id } => parts.disconnect(id).await,
+                Order::Trace { id, body } => parts.trace(id, body).await,
                 Order::Channels => parts.channels().await,
                 Order::Partitions(query) => Ok(parts.partitions(&query)),
                 Order::Sweeps => Ok(parts.sweeps()),
@@ -135,6 +139,28 @@ impl Parts {
         match closed {
             0 => Err(no_connection(id)),
             closed => Ok(json!({ "closed": closed })),
+        }
+    }
+
+    async fn trace(&self, id: u64, body: TraceBody) -> Result<Value, Refused> {
+        let watch = if body.on { Watch::On } else { Watch::Off };
+        let answers = self.workers.ask_all(&Question::Trace(ConnectionId::new(id), watch)).await?;
+        let told = answers.into_iter().find_map(|answer| match answer {
+            Answer::Trace(Watched::NoConnection) => None,
+            Answer::Trace(told) => Some(told),
+            _ => None,
+        });
+        match told {
+            Some(Watched::Done) => Ok(json!({ "traced": body.on })),
+            Some(Watched::TracingOff) => {
+                let text = "this replica sends no traces: set `tracing.endpoint`";
+                Err(Refused::Invalid(text.to_owned()))
+            }
+            Some(Watched::TooMany) => {
+                let text = "this worker traces as many connections as it may: end one of them";
+                Err(Refused::Unavailable(text.to_owned()))
+            }
+            Some(Watched::NoConnection) | None => Err(no_connection(id)),
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::app::scrape::ReaderLag;
+use crate::delivery::traces::Watch;
 use crate::delivery::view::ConnectionDetail;
 use crate::delivery::view::ConnectionView;
 use crate::delivery::view::Share;
@@ -55,6 +56,7 @@ pub(in crate::app) fn detail(worker: usize, detail: &ConnectionDetail) -> Value 
     let principal = detail.connection.principal.as_deref();
     told["token_id"] = json!(principal.and_then(|principal| principal.token_id.as_deref()));
     let subscriptions: Vec<Value> = detail.subscriptions.iter().map(subscription).collect();
+    told["traced"] = json!(detail.watch == Watch::On);
     told["subscriptions_in_all"] = told["subscriptions"].take();
     told["subscriptions"] = json!(subscriptions);
     told

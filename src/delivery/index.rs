@@ -96,7 +96,10 @@ impl Index {
             KeyFilter::All => self.all.entry(OptionTenant(tenant)).or_default().push(feed),
             KeyFilter::Keys(keys) => {
                 for key in keys {
-                    self.keys.entry(TenantKey(tenant.clone(), Key::from_slice(key))).or_default().push(feed);
+                    self.keys
+                        .entry(TenantKey(tenant.clone(), Key::from_slice(key)))
+                        .or_default()
+                        .push(feed);
                 }
             }
             KeyFilter::Prefix(prefix) => {
@@ -118,7 +121,11 @@ impl Index {
             KeyFilter::All => take_out(&mut self.all, &OptionTenant(tenant), feed),
             KeyFilter::Keys(keys) => {
                 for key in keys {
-                    take_out(&mut self.keys, &TenantKey(tenant.clone(), Key::from_slice(key)), feed);
+                    take_out(
+                        &mut self.keys,
+                        &TenantKey(tenant.clone(), Key::from_slice(key)),
+                        feed,
+                    );
                 }
             }
             KeyFilter::Prefix(prefix) => {

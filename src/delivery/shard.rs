@@ -368,6 +368,21 @@ impl Shard {
         self.say_close(slot, code, Peer::Open, now);
     }
 
+    /// Says goodbye to whoever is no longer believed: what waits was for somebody
+    /// who was, and is not sent any more.
+    pub(in crate::delivery) fn close_disbelieved(
+        &mut self,
+        slot: usize,
+        code: CloseCode,
+        now: Instant,
+    ) {
+        if !matches!(self.connections[slot].phase, Phase::Closing { .. }) {
+            self.end_traces(self.connections[slot].key(slot));
+            self.connections[slot].outbox.forget_unbegun();
+            self.close(slot, code, None, now);
+        }
+    }
+
     /// Sends the Close frame; afterwards nothing else is sent.
     pub(in crate::delivery) fn say_close(
         &mut self,

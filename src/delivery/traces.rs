@@ -68,6 +68,18 @@ pub enum Watch {
     On,
 }
 
+/// What became of the wish to watch a connection, or no longer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watched {
+    Done,
+    /// The shard has no such connection.
+    NoConnection,
+    /// Nothing is traced here.
+    TracingOff,
+    /// The shard watches as many as it may.
+    TooMany,
+}
+
 /// Spans that were taken.
 #[derive(Debug, Default)]
 pub struct Spans {
@@ -308,6 +320,16 @@ impl Traces {
         found.watch = watch;
     }
 
+    /// Says whether another connection may be watched.
+    pub(in crate::delivery) fn has_room_to_watch(&self) -> bool {
+        (self.watched as usize) < WATCHED_MAX
+    }
+
+    /// Says whether anything is traced at all.
+    pub(in crate::delivery) fn is_on(&self) -> bool {
+        self.settings.is_some()
+    }
+
     /// Forgets a connection that ends.
     pub(in crate::delivery) fn forget(&mut self, key: ConnectionKey) {
         if self.connections.is_empty() {
@@ -365,6 +387,9 @@ impl Traces {
     }
 }
 
+/// Connections that are watched: while there is one, each record is looked at for
+/// them.
+pub(in crate::delivery) const WATCHED_MAX: usize = 16;
 /// Spans that wait to be taken. Further ones are dropped and counted.
 const NOTES_MAX: usize = 8_192;
 /// Written frames that may be acknowledged. Beyond it the oldest is forgotten.

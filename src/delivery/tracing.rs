@@ -30,6 +30,7 @@ use crate::delivery::traces::Reach;
 use crate::delivery::traces::Spans;
 use crate::delivery::traces::TraceSettings;
 use crate::delivery::traces::Watch;
+use crate::delivery::traces::Watched;
 use crate::delivery::traces::Writing;
 use crate::log::batch::Traced;
 use crate::protocol::frame::StartAt;
@@ -91,12 +92,18 @@ impl Shard {
     }
 
     /// Traces all that goes to one connection, whatever the records say, or ends
-    /// that. Says whether there is such a connection.
-    pub fn handle_trace_connection(&mut self, id: ConnectionId, watch: Watch) -> bool {
-        let found = self.connections.iter().find(|(_, connection)| connection.id == id);
-        let Some(key) = found.map(|(slot, connection)| connection.key(slot)) else { return false };
+    /// that.
+    pub(in crate::delivery) fn watch(&mut self, id: ConnectionId, watch: Watch) -> Watched {
+        let Some(slot) = self.slot_of(id) else { return Watched::NoConnection };
+        let key = self.connections[slot].key(slot);
+        if !self.traces.is_on() {
+            return Watched::TracingOff;
+        }
+        if watch == Watch::On && !self.traces.watches(key) && !self.traces.has_room_to_watch() {
+            return Watched::TooMany;
+        }
         self.traces.watch(key, watch);
-        true
+        Watched::Done
     }
 
     /// Begins the span of a record that is traced, for itself or for one of those

@@ -136,6 +136,9 @@ impl Shard {
             let Some(connection) = self.connections.get(slot) else { continue };
             match due(connection, &self.settings, now) {
                 Due::Nothing => {}
+                Due::Close(CloseCode::TokenExpired) => {
+                    self.close_disbelieved(slot, CloseCode::TokenExpired, now.instant);
+                }
                 Due::Close(code) => self.close(slot, code, None, now.instant),
                 Due::Abort(code) => self.abort(slot, code),
                 Due::Finish => self.finish(slot),

@@ -13,6 +13,8 @@ use crate::delivery::shard::Shard;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Subscription;
 use crate::delivery::subscription::Waits;
+use crate::delivery::traces::Watch;
+use crate::delivery::traces::Watched;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::frame::Encoding;
 use crate::tenancy::principal::Principal;
@@ -42,6 +44,9 @@ pub enum Question {
     Disconnect(ConnectionId),
     /// Close all connections whose token this is.
     Revoke(Revoked),
+    /// Trace all that goes to one connection, whatever the records say, or end
+    /// that.
+    Trace(ConnectionId, Watch),
 }
 
 /// Which connections are wanted.
@@ -92,6 +97,7 @@ pub enum Answer {
     Trail(Option<Box<Trail>>),
     /// So many connections were closed.
     Closed(usize),
+    Trace(Watched),
 }
 
 /// One connection.
@@ -117,6 +123,8 @@ pub struct ConnectionView {
 #[derive(Debug)]
 pub struct ConnectionDetail {
     pub connection: ConnectionView,
+    /// Whether all that goes to it is traced.
+    pub watch: Watch,
     pub subscriptions: Vec<SubscriptionView>,
 }
 
@@ -203,10 +211,11 @@ impl Shard {
                 Answer::Closed(usize::from(slot.is_some()))
             }
             Question::Revoke(revoked) => Answer::Closed(self.revoke(&revoked, now)),
+            Question::Trace(id, watch) => Answer::Trace(self.watch(id, watch)),
         }
     }
 
-    fn slot_of(&self, id: ConnectionId) -> Option<usize> {
+    pub(in crate::delivery) fn slot_of(&self, id: ConnectionId) -> Option<usize> {
         self.connections.iter().find(|(_, connection)| connection.id == id).map(|(slot, _)| slot)
     }
 
@@ -309,6 +318,10 @@ impl Shard {
         });
         ConnectionDetail {
             connection: self.view(connection, now),
+            watch: match self.traces.watches(connection.key(slot)) {
+                true => Watch::On,
+                false => Watch::Off,
+            },
             subscriptions: subscriptions.collect(),
         }
     }
@@ -370,7 +383,7 @@ impl Shard {
         });
         let covered: Vec<usize> = covered.map(|(slot, _)| slot).collect();
         for slot in &covered {
-            self.close(*slot, CloseCode::AuthenticationFailed, None, now.instant);
+            self.close_disbelieved(*slot, CloseCode::AuthenticationFailed, now.instant);
         }
         covered.len()
     }

@@ -5,21 +5,9 @@ import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 
-import { chromium } from "playwright-core";
+import { WAIT_MS, launch } from "./browser.js";
 
-const { BRUCKE, CHROMIUM, PICTURE } = process.env;
-// As root, Chromium has no sandbox; and it is to speak to nobody but the demo.
-const FLAGS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-const WAIT_MS = 30_000;
-
+const { BRUCKE, PICTURE } = process.env;
 let demo;
 let url;
 let browser;
@@ -31,7 +19,7 @@ before(async () => {
     if (url) break;
   }
   assert.ok(url, "the demo ended before it said where it is");
-  browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+  browser = await launch();
 });
 
 after(async () => {

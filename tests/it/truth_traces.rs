@@ -21,6 +21,7 @@ use crate::support::raw_client::RawClient;
 use crate::support::server_process::ServerProcess;
 use crate::support::server_process::shared_feed;
 use crate::support::server_process::token;
+use crate::support::server_rig::admin_order;
 
 #[test]
 fn a_record_is_followed_from_its_producer_to_the_acknowledgement_by_grpc() {
@@ -256,20 +257,81 @@ fn a_collector_that_never_answers_holds_nobody_up() {
     }
 }
 
+#[test]
+fn an_operator_traces_one_connection() {
+    let jaeger = Jaeger::start();
+    let topic = fresh_topic("watched");
+    let cluster = KafkaCluster::shared();
+    cluster.admin().create_topic(&topic, 1, &[]);
+    let endpoint = jaeger.grpc();
+    let settings = [("TRACING_ENDPOINT", endpoint.as_str()), INTERVAL];
+    let server = ServerProcess::start_with(&shared_feed(&topic), &settings);
+    let (mut watched, mut other) = (follow(&server, &[]), follow(&server, &[]));
+    let host = format!("Host: {}", server.admin);
+    let order = |line: &str, body: &Value| admin_order(server.admin, line, &[&host], body);
+    let name = watched.connection.clone();
+    let path = format!("/v1/connections/{name}");
+    let set = |on: bool| order(&format!("PUT {path}/trace"), &json!({ "on": on }));
+    let producer = cluster.producer();
+    let mut deliver = |parent: &Parent| {
+        let offset = parent.send(&producer, &topic);
+        for client in [&mut watched, &mut other] {
+            assert_eq!(client.client.expect("records")["records"][0]["offset"], offset);
+        }
+    };
+    let unsampled = || Parent { flags: "00", ..Parent::new() };
+    let (before, during, after) = (unsampled(), unsampled(), unsampled());
+    deliver(&before);
+    assert_eq!(set(true), (200, json!({ "traced": true })));
+    assert_eq!(order(&format!("GET {path}"), &Value::Null).1["traced"], true);
+    deliver(&during);
+    let trace = jaeger.trace(&during.trace, &["deliver feed", "client feed"]);
+    assert_eq!(trace.span("client feed").tag("brucke.connection"), json!(name));
+    assert_eq!(set(false), (200, json!({ "traced": false })));
+    deliver(&after);
+    // What Jaeger has by now it would have got in this order.
+    let last = Parent::new();
+    deliver(&last);
+    jaeger.trace(&last.trace, &["deliver feed"]);
+    for untold in [&before, &after] {
+        assert!(!jaeger.knows(&untold.trace), "nobody asked for this trace");
+    }
+}
+
+#[test]
+fn who_traces_nothing_can_trace_no_connection() {
+    let topic = fresh_topic("untraced");
+    KafkaCluster::shared().admin().create_topic(&topic, 1, &[]);
+    let server = ServerProcess::start_with(&shared_feed(&topic), &[]);
+    let client = follow(&server, &[]);
+    let host = format!("Host: {}", server.admin);
+    let order = |id: &str, body: Value| {
+        let line = format!("PUT /v1/connections/{id}/trace");
+        let (status, answer) = admin_order(server.admin, &line, &[&host], &body);
+        (status, answer["code"].clone())
+    };
+    let on = json!({ "on": true });
+    assert_eq!(order(&client.connection, on.clone()), (400, json!("invalid")));
+    assert_eq!(order(&client.connection, json!({ "on": "yes" })), (400, json!("invalid")));
+    assert_eq!(order("12", on), (404, json!("not_found")));
+}
+
 /// A span of somebody who is not Brücke.
 struct Parent {
     trace: String,
     span: String,
+    /// Whether it wants its trace to be kept.
+    flags: &'static str,
 }
 
 impl Parent {
     fn new() -> Self {
         let random = uuid::Uuid::new_v4().simple().to_string();
-        Self { span: random[..16].to_owned(), trace: random }
+        Self { span: random[..16].to_owned(), trace: random, flags: "01" }
     }
 
     fn traceparent(&self) -> String {
-        format!("00-{}-{}-01", self.trace, self.span)
+        format!("00-{}-{}-{}", self.trace, self.span, self.flags)
     }
 
     /// Produces a record as its own; returns the offset.

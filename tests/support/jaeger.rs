@@ -101,18 +101,27 @@ impl Jaeger {
     pub fn trace(&self, id: &str, names: &[&str]) -> Trace {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let head = "HTTP/1.0\r\nHost: jaeger\r\n\r\n";
-            let answer = ask(self.query, &format!("GET /api/traces/{id} {head}"));
-            let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
-            let found: Value = serde_json::from_str(body).unwrap_or_default();
-            let spans = found["data"][0]["spans"].as_array().cloned().unwrap_or_default();
-            let trace = Trace { spans, text: body.to_owned() };
+            let trace = self.look(id);
             if names.iter().all(|name| trace.find(name).is_some()) {
                 return trace;
             }
-            assert!(Instant::now() < deadline, "no {names:?} in {body}");
+            assert!(Instant::now() < deadline, "no {names:?} in {}", trace.text);
             thread::sleep(PACE);
         }
+    }
+
+    /// Says whether there is any span of a trace now.
+    pub fn knows(&self, id: &str) -> bool {
+        !self.look(id).spans.is_empty()
+    }
+
+    fn look(&self, id: &str) -> Trace {
+        let head = "HTTP/1.0\r\nHost: jaeger\r\n\r\n";
+        let answer = ask(self.query, &format!("GET /api/traces/{id} {head}"));
+        let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
+        let found: Value = serde_json::from_str(body).unwrap_or_default();
+        let spans = found["data"][0]["spans"].as_array().cloned().unwrap_or_default();
+        Trace { spans, text: body.to_owned() }
     }
 }
 

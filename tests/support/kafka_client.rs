@@ -1,6 +1,7 @@
 //! Producing to and changing a Kafka cluster, for tests.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
@@ -12,6 +13,7 @@ use rdkafka::admin::NewTopic;
 use rdkafka::admin::ResourceSpecifier;
 use rdkafka::admin::TopicReplication;
 use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Header;
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::DeliveryFuture;
@@ -68,14 +70,22 @@ impl KafkaAdmin {
         results.expect("the broker answers")[0].as_ref().expect("the partitions are made");
     }
 
-    /// Deletes the records of a partition below `before`.
+    /// Deletes the records of a partition below `before`. Where a broker has just
+    /// ceased to lead it, another is asked.
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
         let mut list = TopicPartitionList::new();
         let before = rdkafka::Offset::Offset(before);
         list.add_partition_offset(topic, partition, before).expect("a valid offset");
-        let result = self.runtime.block_on(self.client.delete_records(&list, &options()));
-        for element in result.expect("the broker answers").elements() {
-            element.error().expect("the records are deleted");
+        let deadline = Instant::now() + LEADER_PATIENCE;
+        loop {
+            let result = self.runtime.block_on(self.client.delete_records(&list, &options()));
+            let elements = result.expect("the broker answers");
+            let failed = elements.elements().into_iter().find_map(|place| place.error().err());
+            let Some(failed) = failed else { return };
+            let moved =
+                failed.rdkafka_error_code() == Some(RDKafkaErrorCode::NotLeaderForPartition);
+            assert!(moved && Instant::now() < deadline, "records are not deleted: {failed}");
+            std::thread::sleep(LEADER_PACE);
         }
     }
 
@@ -199,3 +209,6 @@ fn options() -> AdminOptions {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the leader of a partition may not be known, and how often it is asked.
+const LEADER_PATIENCE: Duration = Duration::from_secs(15);
+const LEADER_PACE: Duration = Duration::from_millis(200);

@@ -6,6 +6,9 @@ use super::*;
 use crate::delivery::connection::Opening;
 use crate::delivery::settings::Settings;
 use crate::delivery::shard::Output;
+use crate::delivery::traces::WATCHED_MAX;
+use crate::delivery::view::Answer;
+use crate::delivery::view::Question;
 use crate::log::batch::BatchBuilder;
 use crate::log::budget::Budget;
 use crate::log::partition::Added;
@@ -23,6 +26,7 @@ use crate::tenancy::channel::Channels;
 use crate::tenancy::channel::SourceKey;
 use crate::tenancy::principal::ChannelAccess;
 use crate::tenancy::principal::Principal;
+use crate::tenancy::revocation::Revoked;
 use crate::tenancy::rule::TenancyRule;
 use crate::tenancy::verify::Refusal;
 use crate::tenancy::verify::Verify;
@@ -66,7 +70,7 @@ impl Verify for NoTokens {
 fn principal() -> Principal {
     Principal {
         tenant: TenantId::new("acme"),
-        subject: None,
+        subject: Some("u1".into()),
         channels: ChannelAccess::All,
         claims: BTreeMap::new(),
         expires_at: None,
@@ -329,7 +333,7 @@ fn a_watched_connection_has_spans_of_all_records_and_nobody_else_has() {
     let watched = rig.follow("");
     rig.follow("");
     let id = rig.shard.connection_id(watched).expect("it is there");
-    assert!(rig.shard.handle_trace_connection(id, Watch::On));
+    assert_eq!(rig.shard.watch(id, Watch::On), Watched::Done);
     rig.append(None);
     rig.write_all();
     let spans = rig.spans();
@@ -338,11 +342,31 @@ fn a_watched_connection_has_spans_of_all_records_and_nobody_else_has() {
     only(&spans, process);
     let (_, told) = only(&spans, deliver);
     assert_eq!((told.matched, told.sent), (2, 2));
-    assert!(rig.shard.handle_trace_connection(id, Watch::Off));
+    assert_eq!(rig.shard.watch(id, Watch::Off), Watched::Done);
     rig.append(None);
     rig.write_all();
     assert!(!rig.shard.has_spans());
-    assert!(!rig.shard.handle_trace_connection(ConnectionId::new(0), Watch::On), "nobody's");
+    let nobody = ConnectionId::new(0);
+    assert_eq!(rig.shard.watch(nobody, Watch::On), Watched::NoConnection);
+}
+
+#[test]
+fn no_more_connections_are_watched_than_a_shard_can_look_for() {
+    let mut rig = Rig::new(0);
+    let ids: Vec<_> = (0..=WATCHED_MAX)
+        .map(|_| {
+            let key = rig.follow("");
+            rig.shard.connection_id(key).expect("it is there")
+        })
+        .collect();
+    let (last, first) = ids.split_last().expect("there are some");
+    for id in first {
+        assert_eq!(rig.shard.watch(*id, Watch::On), Watched::Done);
+    }
+    assert_eq!(rig.shard.watch(*last, Watch::On), Watched::TooMany);
+    assert_eq!(rig.shard.watch(first[0], Watch::On), Watched::Done, "as it is");
+    assert_eq!(rig.shard.watch(first[0], Watch::Off), Watched::Done);
+    assert_eq!(rig.shard.watch(*last, Watch::On), Watched::Done);
 }
 
 #[test]
@@ -395,6 +419,21 @@ fn what_a_lost_client_did_not_read_is_told_as_lost() {
     rig.shard.handle_closed(key);
     let spans = rig.spans();
     assert_eq!(only(&spans, client).1.fate, Fate::Lost);
+}
+
+#[test]
+fn a_revoked_client_is_sent_nothing_that_waited() {
+    let mut rig = Rig::new(16);
+    let key = rig.follow("");
+    rig.append(Some(origin()));
+    let issued_before = Timestamp::from_millis(i64::MAX);
+    let revoked = Revoked::Subject { subject: "u1".into(), tenant: None, issued_before };
+    let answer = rig.shard.handle_question(Question::Revoke(revoked), moment());
+    assert!(matches!(answer, Answer::Closed(1)), "{answer:?}");
+    assert_eq!(only(&rig.spans(), client).1.fate, Fate::Lost);
+    assert_eq!(rig.shard.outbox(key).expect("it says goodbye").pieces().len(), 2);
+    let told = rig.write_all();
+    assert!(told.contains("closing") && !told.contains("records"), "{told}");
 }
 
 #[test]
