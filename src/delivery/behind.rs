@@ -60,7 +60,7 @@ impl Shard {
         }
         let bytes_max = self.counts.bytes + BYTES_PER_TURN;
         for _ in 0..SUBSCRIPTIONS_PER_TURN.min(self.runnable.len()) {
-            let Some(subscription) = self.runnable.pop_front() else { return };
+            let Some(subscription) = self.runnable.pop() else { return };
             self.run(subscription, now);
             if self.counts.bytes >= bytes_max {
                 return;
@@ -72,13 +72,17 @@ impl Shard {
     pub(in crate::delivery) fn queue(&mut self, slot: usize, sub: usize) {
         let connection = &mut self.connections[slot];
         let key = connection.key(slot);
+        let Some(tenant) = connection.principal().map(|principal| principal.tenant.clone()) else {
+            return;
+        };
         let Some(Some(subscription)) = connection.subscriptions.get_mut(sub) else { return };
         let serial = subscription.serial;
         if let State::Behind(behind) = &mut subscription.state
             && behind.queued == Queued::No
         {
             behind.queued = Queued::Yes;
-            self.runnable.push_back(SubRef { connection: key, slot: sub as u16, serial });
+            let subscription = SubRef { connection: key, slot: sub as u16, serial };
+            self.runnable.push(&tenant, subscription);
         }
     }
 

@@ -39,5 +39,6 @@ pub mod subscription;
 pub mod tally;
 pub mod traces;
 mod tracing;
+pub mod turns;
 pub mod upkeep;
 pub mod view;

@@ -30,6 +30,7 @@ use crate::delivery::subscription::SubRef;
 use crate::delivery::tally::Tallies;
 use crate::delivery::tally::Tally;
 use crate::delivery::traces::Traces;
+use crate::delivery::turns::Turns;
 use crate::delivery::upkeep::Upkeep;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::encode::WireFrame;
@@ -64,7 +65,7 @@ pub struct Shard {
     pub(in crate::delivery) tickets: HashMap<Ticket, Question>,
     pub(in crate::delivery) next_ticket: u64,
     /// Subscriptions that are behind and can read on; each stands here once.
-    pub(in crate::delivery) runnable: VecDeque<SubRef>,
+    pub(in crate::delivery) runnable: Turns,
     /// Partitions in which more is to be read than one turn allowed.
     pub(in crate::delivery) unfinished: Vec<(usize, usize)>,
     /// Starts that are being found, in the order of their deadlines.
@@ -132,7 +133,7 @@ impl Shard {
             shelf: Shelf::default(),
             tickets: HashMap::new(),
             next_ticket: 0,
-            runnable: VecDeque::new(),
+            runnable: Turns::default(),
             unfinished: Vec::new(),
             starting: VecDeque::new(),
             matched: Matched::default(),

@@ -322,7 +322,7 @@ impl Traces {
 
     /// Says whether another connection may be watched.
     pub(in crate::delivery) fn has_room_to_watch(&self) -> bool {
-        (self.watched as usize) < WATCHED_MAX
+        self.watched < WATCHED_MAX
     }
 
     /// Says whether anything is traced at all.

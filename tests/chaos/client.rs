@@ -2,6 +2,7 @@
 //! connections as it takes, and logs all that it hears.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -11,6 +12,7 @@ use brucke_checker::line::ClientLine;
 use brucke_checker::line::GapReason;
 use futures_util::SinkExt as _;
 use futures_util::StreamExt as _;
+use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -212,6 +214,7 @@ impl Mind {
             return end;
         }
         let mut asked_for_life = false;
+        let mut pong_max = PONG_MAX;
         let mut ask_at: Option<tokio::time::Instant> = None;
         loop {
             let order = *orders.borrow_and_update();
@@ -219,6 +222,7 @@ impl Mind {
                 Order::Stop | Order::BeAway => return end,
                 Order::ReadNothing => {
                     self.journal.write(&ClientLine::Asleep { at: self.clock.now() });
+                    pong_max = PONG_MAX_ASLEEP;
                     if orders.changed().await.is_err() {
                         return end;
                     }
@@ -230,7 +234,7 @@ impl Mind {
                 }
                 Order::Follow => {}
             }
-            let quiet = if asked_for_life { PONG_MAX } else { self.heartbeat + SILENCE_SLACK };
+            let quiet = if asked_for_life { pong_max } else { self.heartbeat + SILENCE_SLACK };
             let again = async {
                 match ask_at {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -422,9 +426,12 @@ impl Mind {
 
 async fn open(port: u16) -> Option<Socket> {
     let opening = async {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        // Before it connects: a buffer that shrinks afterwards drops what it had
+        // promised to take, and the peer's system waits seconds to send it again.
+        let socket = TcpSocket::new_v4().ok()?;
+        socket.set_recv_buffer_size(SOCKET_BYTES).ok()?;
+        let stream = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.ok()?;
         let _ = stream.set_nodelay(true);
-        let _ = socket2::SockRef::from(&stream).set_recv_buffer_size(SOCKET_BYTES);
         let url = format!("ws://127.0.0.1:{port}/v1/ws");
         let mut request = url.into_client_request().expect("a good address");
         let json = HeaderValue::from_static("brucke.v1.json");
@@ -441,13 +448,19 @@ async fn say(socket: &mut Socket, frame: String) -> bool {
 
 /// How long an attempt to connect, or to say something, may take.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// Bytes that the system may keep for a client that does not read.
-const SOCKET_BYTES: usize = 32 << 10;
+/// Bytes that the system may keep for a client that does not read: what Linux
+/// gives by itself. It counts a small frame as some KB, and with much less it
+/// drops what it can't keep.
+const SOCKET_BYTES: u32 = 128 << 10;
 /// Silence beyond the heartbeat after which the client asks whether the server
 /// lives.
 const SILENCE_SLACK: Duration = Duration::from_secs(1);
 /// How long it waits for the answer.
 const PONG_MAX: Duration = Duration::from_secs(2);
+/// The same for who read nothing for a while, as the protocol says. Its own system
+/// has dropped what it had no room for, and the server's waits up to some seconds
+/// before it sends that again.
+const PONG_MAX_ASLEEP: Duration = Duration::from_secs(10);
 /// Longest wait before another attempt.
 const BACKOFF_MAX_MS: u64 = 3_000;
 /// Long enough for a clock that jumps.

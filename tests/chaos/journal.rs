@@ -42,29 +42,30 @@ pub struct TruthJournal(Arc<Mutex<Truth>>);
 
 struct Truth {
     journal: Journal,
-    /// Sums of what may stand in a topic, by its id.
-    maybe: HashMap<String, HashSet<u32>>,
+    /// Places of which producers were told, by the topic's id: partition, offset.
+    told: HashMap<String, HashSet<(u32, u64)>>,
 }
 
 impl TruthJournal {
     /// Begins the truth's file in `folder`.
     pub fn create(folder: &Path) -> Self {
         let journal = Journal::create(&folder.join("truth.jsonl"));
-        Self(Arc::new(Mutex::new(Truth { journal, maybe: HashMap::new() })))
+        Self(Arc::new(Mutex::new(Truth { journal, told: HashMap::new() })))
     }
 
     pub fn write(&self, line: &TruthLine) {
         let mut truth = self.0.lock().expect("nobody panics in a journal");
-        if let TruthLine::Maybe(maybe) = line {
-            truth.maybe.entry(maybe.topic.clone()).or_default().insert(maybe.sum);
+        if let TruthLine::Put(put) = line {
+            truth.told.entry(put.topic.clone()).or_default().insert((put.p, put.o));
         }
         truth.journal.write(line);
     }
 
-    /// Returns the sums of what may stand in a topic.
-    pub fn maybe(&self, topic_id: &str) -> HashSet<u32> {
+    /// Returns the places in a topic, partition and offset, of which producers were
+    /// told.
+    pub fn told(&self, topic_id: &str) -> HashSet<(u32, u64)> {
         let truth = self.0.lock().expect("nobody panics in a journal");
-        truth.maybe.get(topic_id).cloned().unwrap_or_default()
+        truth.told.get(topic_id).cloned().unwrap_or_default()
     }
 
     pub fn flush(&self) {

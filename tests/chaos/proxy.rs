@@ -80,6 +80,8 @@ impl Proxy {
         let (state, states) =
             watch::channel(State { mode: Mode::Pass, whose: Whose::All, change: 0 });
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        // Whom it accepts has the same.
+        limit(&socket2::SockRef::from(&listener));
         let port = listener.local_addr().expect("bound").port();
         listener.set_nonblocking(true).expect("a socket can be");
         runtime.spawn(accept(listener, target, from, states));
@@ -131,9 +133,19 @@ async fn accept(
 
 async fn connect(target: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
+    limit(&socket2::SockRef::from(&socket));
     socket.bind(SocketAddr::from((from, 0)))?;
     let connecting = tokio::time::timeout(CONNECT_MAX, socket.connect(target));
     connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Bounds what the system keeps, so that who reads nothing is felt on the other
+/// side. To be called before there is a connection: a buffer that shrinks
+/// afterwards drops what it had promised to take, and the peer's system waits
+/// seconds to send it again.
+fn limit(socket: &socket2::SockRef<'_>) {
+    socket.set_send_buffer_size(SOCKET_BYTES).expect("a socket can be bounded");
+    socket.set_recv_buffer_size(SOCKET_BYTES).expect("a socket can be bounded");
 }
 
 /// Makes the stream end with a reset when it is dropped.
@@ -152,10 +164,6 @@ async fn carry(
     let _ = there.set_nodelay(true);
     for stream in [&here, &there] {
         abort(stream);
-        // So that who reads nothing is felt on the other side.
-        let socket = socket2::SockRef::from(stream);
-        let _ = socket.set_send_buffer_size(SOCKET_BYTES);
-        let _ = socket.set_recv_buffer_size(SOCKET_BYTES);
     }
     let (here_in, here_out) = here.into_split();
     let (there_in, there_out) = there.into_split();

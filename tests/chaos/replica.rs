@@ -92,7 +92,8 @@ impl Replica {
     pub fn start(runtime: &Handle, way: Way) -> Self {
         let servers: Vec<_> = way.first.iter().map(|p| format!("127.0.0.1:{}", p.port)).collect();
         let server = "progress_interval = \"500ms\"\nheartbeat_interval = \"2s\"\n\
-                      drain_window = \"2s\"\nstuck_reader_timeout = \"30s\"";
+                      drain_window = \"2s\"\nstuck_reader_timeout = \"30s\"\n\
+                      unsent_bytes_max = \"128KiB\"\nsocket_send_buffer = \"64KiB\"";
         let channels = PLANS.iter().fold(String::new(), |mut text, plan| {
             let (name, tenant) = (plan.name, plan.rule.config());
             writeln!(

@@ -21,6 +21,7 @@ mod server_secrets;
 mod tail;
 mod traps;
 mod truth_gaps;
+mod truth_pause;
 mod truth_quiet;
 mod truth_resume;
 mod truth_secrets;

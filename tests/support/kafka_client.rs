@@ -24,6 +24,7 @@ use tokio::runtime::Runtime;
 
 /// Makes and changes topics.
 pub struct KafkaAdmin {
+    servers: String,
     client: AdminClient<DefaultClientContext>,
     runtime: Runtime,
 }
@@ -31,8 +32,7 @@ pub struct KafkaAdmin {
 impl KafkaAdmin {
     /// Returns one for the cluster behind `servers`.
     pub fn new(servers: &str) -> Self {
-        let client = ClientConfig::new().set("bootstrap.servers", servers).create();
-        Self { client: client.expect("an admin client"), runtime: runtime() }
+        Self { servers: servers.to_owned(), client: admin_client(servers), runtime: runtime() }
     }
 
     /// Makes a topic, with one replica of each partition on one broker.
@@ -70,15 +70,17 @@ impl KafkaAdmin {
         results.expect("the broker answers")[0].as_ref().expect("the partitions are made");
     }
 
-    /// Deletes the records of a partition below `before`. Where a broker has just
-    /// ceased to lead it, another is asked.
+    /// Deletes the records of a partition below `before`. Where a broker has
+    /// ceased to lead it, the one is asked that a new client finds: librdkafka's
+    /// goes on asking the old one.
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
         let mut list = TopicPartitionList::new();
         let before = rdkafka::Offset::Offset(before);
         list.add_partition_offset(topic, partition, before).expect("a valid offset");
         let deadline = Instant::now() + LEADER_PATIENCE;
         loop {
-            let result = self.runtime.block_on(self.client.delete_records(&list, &options()));
+            let client = admin_client(&self.servers);
+            let result = self.runtime.block_on(client.delete_records(&list, &options()));
             let elements = result.expect("the broker answers");
             let failed = elements.elements().into_iter().find_map(|place| place.error().err());
             let Some(failed) = failed else { return };
@@ -198,6 +200,11 @@ impl KafkaProducer {
     pub fn abort(&self) {
         self.producer.abort_transaction(TIMEOUT).expect("the transaction is aborted");
     }
+}
+
+fn admin_client(servers: &str) -> AdminClient<DefaultClientContext> {
+    let client = ClientConfig::new().set("bootstrap.servers", servers).create();
+    client.expect("an admin client")
 }
 
 fn runtime() -> Runtime {

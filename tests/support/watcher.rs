@@ -109,6 +109,11 @@ impl Watcher {
 }
 
 impl<S: Read + Write> Watcher<S> {
+    /// Returns the stream below.
+    pub fn stream(&mut self) -> &mut S {
+        self.socket.get_mut()
+    }
+
     /// Subscribes over a stream that is connected to `server`.
     pub fn over(stream: S, server: SocketAddr, wish: &Wish) -> Result<Self, ErrorFrame> {
         let url = format!("ws://{server}/v1/ws");

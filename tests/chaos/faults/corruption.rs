@@ -6,6 +6,8 @@ use std::io::SeekFrom;
 use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
 
 use crate::client::Order;
 use crate::fault::Fault;
@@ -22,7 +24,7 @@ use crate::stage::Stage;
 
 pub const FAULTS: &[&Fault] = &[&Fault {
     name: "record-corrupt",
-    what: "a byte of a record is another on the leader's disk for 6 s, and replicas read it anew",
+    what: "a byte of a record is another on the leader's disk for some seconds, and replicas read it anew",
     sees: Sees::Cuts,
     metric: Metric::Meanwhile("`brucke_kafka_read_stops_total{reason=\"failed\"}` is above 0"),
     outage: Outage::Some,
@@ -33,6 +35,8 @@ pub const FAULTS: &[&Fault] = &[&Fault {
 fn corrupt(stage: &mut Stage, random: &mut fastrand::Rng) {
     stage.tell(Some(GUARDED), 1, Order::BeAway);
     stage.loader.pause(GUARDED);
+    // Whoever is still there would get the record now, and not want it again.
+    stage.sleep(1.0);
     let pen = Pen::new(&stage.cluster.bootstrap_servers(), &stage.acks);
     let id = stage.topics.id(GUARDED).expect("it is there");
     let number = stage.loader.next_number(GUARDED);
@@ -55,14 +59,21 @@ fn corrupt(stage: &mut Stage, random: &mut fastrand::Rng) {
     stage.tell(Some(GUARDED), 1, Order::Follow);
     stage.sleep(6.0);
     let stops = |metrics: crate::replica::Metrics| metrics.get(READ_STOPS).copied().unwrap_or(0.0);
-    let stops: f64 = stage.replicas.iter().map(|replica| stops(replica.metrics())).sum();
-    if stops == 0.0 {
+    let is_felt =
+        |stage: &Stage| stage.replicas.iter().any(|replica| stops(replica.metrics()) > 0.0);
+    let begun = Instant::now();
+    while !is_felt(stage) && begun.elapsed() < FELT_MAX {
+        stage.sleep(0.5);
+    }
+    if !is_felt(stage) {
         stage.notes.push(format!("{READ_STOPS} is 0 with a record that can't be read"));
     }
     overwrite(&file, at, b'x');
     stage.loader.resume(GUARDED);
 }
 
+/// How long a replica may take to start and to read as far.
+const FELT_MAX: Duration = Duration::from_secs(15);
 const READ_STOPS: &str = "brucke_kafka_read_stops_total{reason=\"failed\"}";
 
 /// Returns the segment and the place where a value stands.

@@ -18,8 +18,10 @@ pub enum TruthLine {
     Put(Put),
     /// A record may stand in the log, at an offset that nobody was told.
     Maybe(Maybe),
-    /// A record with this sum stands there: somebody else than the server read
-    /// the log, to find what may stand in it.
+    /// A record with this sum stands there, of which no producer was told:
+    /// somebody else than the server read the log, to find what stands in it. It
+    /// is one that was never acknowledged, or a copy of one that was: a producer
+    /// writes again what was not acknowledged in time.
     Found { topic: String, p: u32, o: u64, sum: u32 },
     /// A transaction ended so.
     Ended { tx: u64, how: TransactionEnd },

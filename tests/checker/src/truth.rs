@@ -131,10 +131,14 @@ impl Truth {
     /// anything is asked.
     pub fn finish(&mut self) {
         for (topic, p, o, sum) in std::mem::take(&mut self.found) {
-            let maybe = self.topics.get_mut(&topic).and_then(|topic| topic.maybe.remove(&sum));
-            if let Some(Maybe { topic, key, tenant, sum, at }) = maybe {
+            let Some(known) = self.topics.get_mut(&topic) else { continue };
+            if let Some(Maybe { topic, key, tenant, sum, at }) = known.maybe.remove(&sum) {
                 self.handle_put(Put { topic, p, o, key, tenant, sum, at, tx: None });
+                continue;
             }
+            let partition = known.partition_mut(p);
+            let copied = partition.entries.iter().find(|entry| entry.sum == sum).copied();
+            partition.entries.extend(copied.map(|entry| Entry { offset: o, ..entry }));
         }
         for topic in self.topics.values_mut() {
             for (number, partition) in topic.partitions.iter_mut().enumerate() {

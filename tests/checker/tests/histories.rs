@@ -474,6 +474,25 @@ fn a_record_without_acknowledgement_may_come_once_known_under_one_offset() {
 }
 
 #[test]
+fn a_copy_that_a_producer_wrote_again_must_come_like_any_other() {
+    let mut truth = truth();
+    let copy = |sum| TruthLine::Found { topic: TOPIC.to_owned(), p: 0, o: 30, sum };
+    let frame = |sum| {
+        let r = vec![(30, key(4), sum)];
+        ClientLine::Records { at: 400, p: 0, from: 30, to: 31, drop: 0, r }
+    };
+    let with = |sum| right(&Filter::All).into_iter().chain([frame(sum)]).collect::<Vec<_>>();
+    check(&truth, &with(sum(0, 4)), &[(Kind::Inconsistent, 1)]);
+    truth.push(copy(sum(0, 4)));
+    truth.push(bounds(0, 0, 31, 3_000));
+    check(&truth, &with(sum(0, 4)), &[]);
+    check(&truth, &with(sum(0, 5)), &[(Kind::Inconsistent, 1), (Kind::Lost, 1)]);
+    let mut over = right(&Filter::All);
+    over.push(ClientLine::Progress { at: 400, to: BTreeMap::from([(0, 31)]) });
+    check(&truth, &over, &[(Kind::Lost, 1)]);
+}
+
+#[test]
 fn lines_are_read_as_they_are_written() {
     let folder = std::env::temp_dir().join(format!("brucke-checker-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
