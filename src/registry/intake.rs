@@ -610,7 +610,9 @@ mod tests {
             rig.intake.handle_described(&missing, Err(failure), rig.now);
         };
         rig.intake.handle_command(Command::Watch { topics: vec![missing.clone()] }, rig.now);
-        assert!(matches!(rig.next(), Some(Task::Describe { topics }) if topics == [missing.clone()]));
+        assert!(
+            matches!(rig.next(), Some(Task::Describe { topics }) if topics == [missing.clone()])
+        );
         fail(&mut rig);
         assert_eq!(failures(&rig), 1);
         rig.intake.handle_command(Command::Watch { topics: Vec::new() }, rig.now);
