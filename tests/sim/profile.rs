@@ -21,6 +21,8 @@ pub(crate) struct Profile {
     /// One client reads nothing until all others have caught up.
     pub(crate) stuck: bool,
     pub(crate) endings: bool,
+    /// Channels are taken out of the configuration and come back; limits change.
+    pub(crate) reloads: bool,
 }
 
 impl Profile {
@@ -46,6 +48,7 @@ impl Profile {
             slowness: some(),
             stuck: some(),
             endings: some(),
+            reloads: some(),
             steps: rng.usize(100..500),
             clients: rng.usize(2..=7),
         }
