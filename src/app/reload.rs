@@ -21,6 +21,7 @@ use tokio::time::sleep;
 
 use crate::app::config_command;
 use crate::app::health::ReplicaHealth;
+use crate::app::serve::ask_for_descriptors;
 use crate::config;
 use crate::config::Config;
 use crate::config::fingerprints::Fingerprints;
@@ -176,6 +177,9 @@ impl Reloader {
             workers: self.started.server.workers,
             ..config.server.clone()
         };
+        if server.connections_max > self.current.server.connections_max {
+            ask_for_descriptors(&server);
+        }
         drain.set(DrainTimes { delay: server.drain_delay, window: server.drain_window });
         if config.log.level != self.current.log.level {
             log::set_level(config.log.level);

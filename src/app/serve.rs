@@ -57,6 +57,7 @@ use crate::registry::intake::Intake;
 use crate::registry::intake::IntakeSettings;
 use crate::registry::labels::Labels;
 use crate::registry::message::Command;
+use crate::server::config::ServerConfig;
 use crate::server::listener::Drained;
 use crate::server::listener::Listener;
 use crate::server::listener::WorkerParts;
@@ -97,12 +98,7 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let tracing = start_tracing(&config)?;
     log::install(&config.log, &tracing)?;
     abort_on_panic();
-    let connections_max = u64::from(config.server.connections_max);
-    if let Some(limit) = system::raise_descriptor_limit()
-        && limit < connections_max
-    {
-        FewDescriptors { limit, connections_max }.emit();
-    }
+    ask_for_descriptors(&config.server);
     system::block_on(async {
         let (end, ended) = mpsc::channel(END_SIGNALS);
         let (reload, reloads) = mpsc::channel(RELOAD_SIGNALS);
@@ -277,6 +273,16 @@ impl Parts {
         })?;
         config_loaded();
         Ok(Self { kafka, health, verifier, clients, admin })
+    }
+}
+
+/// Asks the system for a descriptor for each connection that there may be.
+pub(in crate::app) fn ask_for_descriptors(config: &ServerConfig) {
+    let connections_max = u64::from(config.connections_max);
+    if let Some(limit) = system::raise_descriptor_limit()
+        && limit < connections_max
+    {
+        FewDescriptors { limit, connections_max }.emit();
     }
 }
 
