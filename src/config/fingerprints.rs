@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::hash::DefaultHasher;
 use std::hash::Hash as _;
 use std::hash::Hasher as _;
@@ -13,7 +14,7 @@ use crate::types::setting::Raw;
 /// A fingerprint of the value of each key that was read, by the key's whole name;
 /// of a key that names a file, also of what the file held. Equal for equal
 /// values, wherever in the file they stand.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fingerprints(BTreeMap<String, u64>);
 
 /// Keys that differ between two loads, by their whole names; a list of sections
@@ -61,6 +62,13 @@ impl Fingerprints {
             found.insert(key.to_owned());
         }
         changes
+    }
+}
+
+/// Never printed: whoever guesses a secret could find its fingerprint.
+impl fmt::Debug for Fingerprints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprints(of {} keys)", self.0.len())
     }
 }
 
