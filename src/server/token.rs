@@ -416,6 +416,8 @@ mod tests {
     use super::*;
     use crate::server::key::Algorithm;
     use crate::server::signing_key::SigningKey;
+    use crate::tenancy::revocation::Revocation;
+    use crate::tenancy::revocation::Revoked;
 
     /// Seconds since the epoch at which all tests happen.
     const NOW: i64 = 1_800_000_000;
@@ -489,6 +491,28 @@ mod tests {
             assert_eq!(principal.channels, ChannelAccess::All);
             assert_eq!(principal.expires_at, Some(Timestamp::from_millis((NOW + 60) * 1_000)));
         }
+    }
+
+    #[test]
+    fn other_keys_can_be_believed_and_what_is_revoked_stays_revoked() {
+        let (old, new) = (key(Algorithm::EdDsa), key(Algorithm::EdDsa));
+        let verifier = verifier(vec![issuer_key("i", &old, None)]);
+        let of = Revoked::Token("t1".into());
+        let until = Timestamp::from_millis((NOW + 60) * 1_000);
+        verifier.revocations().add(Revocation { of, until }, now()).expect("there is room");
+        let verify = |key: &SigningKey, id: &str| {
+            let claims = claims(json!({ "jti": id, "region": "eu", "floor": "3" }));
+            verifier.verify(&key.sign(&claims, None).expect("signed"), now())
+        };
+        assert!(verify(&old, "t2").is_ok());
+        let both = vec![issuer_key("i", &old, None), issuer_key("i", &new, None)];
+        verifier.renew(both, ["floor"].into_iter());
+        assert!(verify(&old, "t2").is_ok());
+        let principal = verify(&new, "t2").expect("good");
+        assert_eq!(principal.claims.keys().map(|name| &**name).collect::<Vec<_>>(), ["floor"]);
+        verifier.renew(vec![issuer_key("i", &new, None)], ["floor"].into_iter());
+        assert_eq!(verify(&old, "t2"), Err(TokenError::BadSignature));
+        assert_eq!(verify(&new, "t1"), Err(TokenError::Revoked));
     }
 
     #[test]
