@@ -34,6 +34,9 @@ impl Profile {
             1..=4 => 1,
             _ => 2,
         };
+        // Aside, so that a world without reloads is the one that it was before there
+        // were any.
+        let reloads = fastrand::Rng::with_seed(rng.clone().u64(..)).u8(0..4) < odds;
         let mut some = || rng.u8(0..4) < odds;
         Self {
             transactions: some(),
@@ -48,7 +51,7 @@ impl Profile {
             slowness: some(),
             stuck: some(),
             endings: some(),
-            reloads: some(),
+            reloads,
             steps: rng.usize(100..500),
             clients: rng.usize(2..=7),
         }
