@@ -205,7 +205,7 @@ impl ConfigApplied<'_> {
     }
 }
 
-/// The configuration was loaded anew, and says what was in force before.
+/// The configuration was loaded anew, and nothing differs that could be taken up.
 #[derive(Debug)]
 pub struct ConfigUnchanged;
 
@@ -213,7 +213,7 @@ impl ConfigUnchanged {
     /// Counts and logs it.
     pub fn emit(&self) {
         count_reload("unchanged");
-        tracing::info!("the configuration was loaded anew and has not changed");
+        tracing::info!("the configuration was loaded anew, and what is in force stays");
     }
 }
 
