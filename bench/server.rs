@@ -92,7 +92,7 @@ pub fn run_embedded(file: &Path) -> Result<()> {
     actix_web::rt::System::new().block_on(async {
         let (_end, ended) = mpsc::channel(1);
         let (ready, _addresses) = oneshot::channel();
-        serve::serve(config, tracing, ended, ready).await
+        serve::serve(config, tracing, None, ended, ready).await
     })
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
+use std::sync::RwLock;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -20,7 +21,7 @@ use crate::registry::message::Command;
 use crate::registry::message::SourceFailure;
 use crate::server::pulse::Pulses;
 use crate::telemetry::recorder::Recorder;
-use crate::types::ids::TopicName;
+use crate::tenancy::channel::Channels;
 
 /// Gathers what the parts know.
 #[derive(Debug)]
@@ -29,10 +30,11 @@ pub struct ReplicaHealth {
     pub kafka: Arc<KafkaStatus>,
     pub budget: Arc<Budget>,
     pub recorder: Recorder,
-    /// Topics that the configuration names: without one of them this replica is
-    /// not ready. A topic named after a tenant is not among them, so that a token
-    /// for a tenant without topics does not take the replica away from others.
-    pub topics: BTreeSet<TopicName>,
+    /// Those in force; a reload puts others in their place. Without one of the
+    /// topics that they name this replica is not ready. A topic named after a
+    /// tenant is not among those, so that a token for a tenant without topics does
+    /// not take the replica away from others.
+    pub channels: RwLock<Arc<Channels>>,
     /// Where wishes of workers wait for the Kafka side.
     pub commands: Sender<Command>,
     /// Partitions whose lag metrics tell apart.
@@ -54,6 +56,16 @@ impl ReplicaHealth {
     /// Notes that the process goes on to another phase.
     pub fn enter(&self, phase: Phase) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// Returns the channels in force.
+    pub fn channels(&self) -> Arc<Channels> {
+        Arc::clone(&self.channels.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes that these channels are in force.
+    pub fn set_channels(&self, channels: Arc<Channels>) {
+        *self.channels.write().unwrap_or_else(PoisonError::into_inner) = channels;
     }
 
     pub(in crate::app) fn is_ready(&self) -> bool {
@@ -82,10 +94,12 @@ impl ReplicaHealth {
     }
 
     fn topic_problems(&self) -> Vec<Problem> {
+        let channels = self.channels();
+        let topics: BTreeSet<_> = channels.topics().collect();
         let mut failures = self.directory.failures();
-        failures.retain(|topic, _| self.topics.contains(topic));
+        failures.retain(|topic, _| topics.contains(topic));
         let mut stopped = self.kafka.stopped();
-        stopped.retain(|topic, _| self.topics.contains(topic) && !failures.contains_key(topic));
+        stopped.retain(|topic, _| topics.contains(topic) && !failures.contains_key(topic));
         let failed = failures.iter().map(|(topic, failure)| Problem {
             kind: kind_of(failure),
             topic: Some(topic.to_string()),

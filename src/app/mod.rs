@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod explain;
 pub mod health;
 pub mod operator;
+pub mod reload;
 mod rows;
 mod scrape;
 pub mod serve;

@@ -33,6 +33,7 @@ use crate::delivery::view::Share;
 use crate::delivery::view::TrailQuery;
 use crate::delivery::view::Walk;
 use crate::delivery::view::Wanted;
+use crate::kafka::config::KafkaConfig;
 use crate::protocol::frame::Token;
 use crate::server::inquiry::Unanswered;
 use crate::server::inquiry::Workers;
@@ -56,7 +57,8 @@ pub struct Parts {
     pub workers: Workers,
     pub health: Arc<ReplicaHealth>,
     pub verifier: Arc<Verifier>,
-    pub sources: Sources,
+    /// Where Kafka is, for those who explain.
+    pub kafka: KafkaConfig,
     /// Bounds how many questions to Kafka are under way.
     pub peeks: Arc<Semaphore>,
 }
@@ -67,10 +69,10 @@ impl Desk {
         workers: Workers,
         health: Arc<ReplicaHealth>,
         verifier: Arc<Verifier>,
-        sources: Sources,
+        kafka: KafkaConfig,
     ) -> Self {
         let peeks = Arc::new(Semaphore::new(PEEKS_MAX));
-        Self(Arc::new(Parts { workers, health, verifier, sources, peeks }))
+        Self(Arc::new(Parts { workers, health, verifier, kafka, peeks }))
     }
 }
 
@@ -235,7 +237,8 @@ impl Parts {
     async fn channels(&self) -> Result<Value, Refused> {
         let (_, shares) = self.census().await?;
         let (failures, stopped) = (self.health.directory.failures(), self.health.kafka.stopped());
-        let rows = self.sources.channels.iter().map(|channel| {
+        let channels = self.health.channels();
+        let rows = channels.iter().map(|channel| {
             let share = shares.get(&channel.name).copied().unwrap_or_default();
             rows::channel(channel, share, &failures, &stopped)
         });
@@ -303,7 +306,7 @@ impl Parts {
         let permit = permit.map_err(|_| {
             Refused::Unavailable("other questions are being answered: ask again".to_owned())
         })?;
-        let sources = self.sources.clone();
+        let sources = Sources { channels: self.health.channels(), kafka: self.kafka.clone() };
         let answered = spawn_blocking(move || {
             let _permit = permit;
             explain::answer(&sources, &whose, &asked)

@@ -4,17 +4,20 @@
 //! Start: log, Kafka threads, workers and clients' listener, admin listener;
 //! then the addresses are printed. End, on SIGTERM or SIGINT: say that we are
 //! not ready, wait the drain delay, let nobody in any more, send everybody away
-//! over the drain window, stop. A second signal ends it at once.
+//! over the drain window, stop. A second signal ends it at once. Meanwhile, on
+//! SIGHUP and when its files change, the configuration is loaded anew.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
 use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
+use std::sync::RwLock;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -33,10 +36,15 @@ use crate::admin::config::AdminConfig;
 use crate::admin::health::Health;
 use crate::admin::listener::AdminListener;
 use crate::app::config_command;
-use crate::app::explain::Sources;
 use crate::app::health::Phase;
 use crate::app::health::ReplicaHealth;
 use crate::app::operator::Desk;
+use crate::app::reload;
+use crate::app::reload::DrainTimes;
+use crate::app::reload::ReloadSignal;
+use crate::app::reload::Reloader;
+use crate::app::reload::Reloads;
+use crate::app::reload::Targets;
 use crate::config;
 use crate::config::Config;
 use crate::config::values::Secret;
@@ -49,6 +57,7 @@ use crate::registry::intake::Intake;
 use crate::registry::intake::IntakeSettings;
 use crate::registry::labels::Labels;
 use crate::registry::message::Command;
+use crate::server::config::ServerConfig;
 use crate::server::listener::Drained;
 use crate::server::listener::Listener;
 use crate::server::listener::WorkerParts;
@@ -60,6 +69,7 @@ use crate::telemetry::events::DrainStarted;
 use crate::telemetry::events::FewDescriptors;
 use crate::telemetry::events::Panicked;
 use crate::telemetry::events::Serving;
+use crate::telemetry::events::config_loaded;
 use crate::telemetry::log;
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::traces::pipeline::Tracing;
@@ -88,15 +98,12 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let tracing = start_tracing(&config)?;
     log::install(&config.log, &tracing)?;
     abort_on_panic();
-    let connections_max = u64::from(config.server.connections_max);
-    if let Some(limit) = system::raise_descriptor_limit()
-        && limit < connections_max
-    {
-        FewDescriptors { limit, connections_max }.emit();
-    }
+    ask_for_descriptors(&config.server);
     system::block_on(async {
         let (end, ended) = mpsc::channel(END_SIGNALS);
-        forward_signals(end).context("signals can't be handled")?;
+        let (reload, reloads) = mpsc::channel(RELOAD_SIGNALS);
+        forward_signals(end, reload).context("signals can't be handled")?;
+        let reloads = Reloads::new(path, reloads);
         let (ready, addresses) = oneshot::channel();
         spawn_local(async move {
             if let Ok(Addresses { clients, admin }) = addresses.await {
@@ -107,12 +114,13 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
                 );
             }
         });
-        serve(config, tracing, ended, ready).await
+        serve(config, tracing, Some(reloads), ended, ready).await
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves until told to end; says through `ready` where. To be called within
+/// Serves until told to end; says through `ready` where. The configuration stays
+/// as it is where there are no `reloads`. To be called within
 /// [`system::block_on`].
 ///
 /// # Errors
@@ -121,12 +129,14 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
 pub async fn serve(
     config: Config,
     tracing: Tracing,
+    reloads: Option<Reloads>,
     mut ended: mpsc::Receiver<EndSignal>,
     ready: oneshot::Sender<Addresses>,
 ) -> anyhow::Result<()> {
-    let (drain_delay, drain_window) = (config.server.drain_delay, config.server.drain_window);
-    let parts = Parts::start(config, &tracing)?;
-    let Parts { kafka, health, mut clients, admin } = parts;
+    let (delay, window) = (config.server.drain_delay, config.server.drain_window);
+    let drain = Rc::new(Cell::new(DrainTimes { delay, window }));
+    let parts = Parts::start(config.clone(), &tracing)?;
+    let Parts { kafka, health, verifier, mut clients, admin } = parts;
     let addresses = Addresses { clients: clients.address(), admin: admin.address() };
     health.enter(Phase::Serving);
     let workers = clients.workers();
@@ -134,13 +144,22 @@ pub async fn serve(
     // Whoever does not want to know has dropped the other end.
     let _ = ready.send(addresses);
     let upkeep = spawn_local(fold_metrics(health.recorder.clone()));
+    let reloader = reloads.map(|reloads| {
+        let (workers, health) = (clients.inquiries().clone(), Arc::clone(&health));
+        let targets = Targets { verifier, workers, health, drain: Rc::clone(&drain) };
+        spawn_local(Reloader::new(reloads, targets, config).run())
+    });
 
     ended.recv().await;
+    if let Some(reloader) = reloader {
+        reloader.abort();
+    }
     health.enter(Phase::Draining);
-    DrainStarted { delay: drain_delay, window: drain_window }.emit();
+    let DrainTimes { delay, window } = drain.get();
+    DrainStarted { delay, window }.emit();
     let drain = async {
-        sleep(drain_delay).await;
-        clients.drain(drain_window).await
+        sleep(delay).await;
+        clients.drain(window).await
     };
     let outcome = select! {
         drained = drain => match drained {
@@ -162,6 +181,7 @@ pub async fn serve(
 struct Parts {
     kafka: KafkaHandle,
     health: Arc<ReplicaHealth>,
+    verifier: Arc<Verifier>,
     clients: Listener,
     admin: AdminListener,
 }
@@ -179,6 +199,8 @@ impl Parts {
             metrics,
             log: _,
             tracing: _,
+            reload: _,
+            fingerprints: _,
         } = config;
         kafka.sampler = tracing.sampler();
         let recorder = Recorder::of_process();
@@ -187,7 +209,6 @@ impl Parts {
         let server_settings = ServerSettings::new(&server, verifier.anonymous());
         let workers = server_settings.workers;
         let verifier = Arc::new(verifier);
-        let topics: BTreeSet<_> = channels.topics().cloned().collect();
         let directory = Arc::new(Directory::new(workers.get()).with_labels(
             Labels::new(metrics.tenants_max as usize),
             Labels::new(metrics.channels_max as usize),
@@ -198,11 +219,11 @@ impl Parts {
             linger: intake.linger,
             retry_interval: intake.retry_interval,
             history_readers: kafka.history_readers,
-            watched: topics.iter().cloned().collect(),
+            watched: reload::watched(&channels).into_iter().collect(),
         };
         let intake = Intake::new(intake_settings, Arc::clone(&directory), Arc::clone(&budget));
         let (command_sender, commands) = crossbeam_channel::bounded::<Command>(COMMANDS_MAX);
-        let sources = Sources { channels: Arc::clone(&channels), kafka: kafka.clone() };
+        let peeked = kafka.clone();
         let kafka = control::start(&kafka, intake, Arc::clone(&directory), commands)
             .context("the Kafka side can't be started")?;
         let health = Arc::new(ReplicaHealth {
@@ -210,7 +231,7 @@ impl Parts {
             kafka: Arc::clone(kafka.status()),
             budget,
             recorder,
-            topics,
+            channels: RwLock::new(Arc::clone(&channels)),
             commands: command_sender.clone(),
             partitions_max: metrics.partitions_max as usize,
             pulses: OnceLock::new(),
@@ -245,12 +266,23 @@ impl Parts {
         let _ = health.pulses.set(clients.pulses().clone());
         let asked: Arc<dyn Health> = Arc::clone(&health) as Arc<dyn Health>;
         let (workers, health_of) = (clients.inquiries().clone(), Arc::clone(&health));
-        let desk = Arc::new(Desk::new(workers, health_of, verifier, sources));
+        let desk = Arc::new(Desk::new(workers, health_of, Arc::clone(&verifier), peeked));
         let access = access(&admin, admin_token);
         let admin = AdminListener::start(admin.listen, asked, desk, access).with_context(|| {
             format!("can't listen for operators at {} (`admin.listen`)", admin.listen)
         })?;
-        Ok(Self { kafka, health, clients, admin })
+        config_loaded();
+        Ok(Self { kafka, health, verifier, clients, admin })
+    }
+}
+
+/// Asks the system for a descriptor for each connection that there may be.
+pub(in crate::app) fn ask_for_descriptors(config: &ServerConfig) {
+    let connections_max = u64::from(config.connections_max);
+    if let Some(limit) = system::raise_descriptor_limit()
+        && limit < connections_max
+    {
+        FewDescriptors { limit, connections_max }.emit();
     }
 }
 
@@ -286,9 +318,19 @@ async fn fold_metrics(recorder: Recorder) {
     }
 }
 
-fn forward_signals(end: mpsc::Sender<EndSignal>) -> io::Result<()> {
+fn forward_signals(
+    end: mpsc::Sender<EndSignal>,
+    reload: mpsc::Sender<ReloadSignal>,
+) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    spawn_local(async move {
+        while hangup.recv().await.is_some() {
+            // One that waits will see all that is there by then.
+            let _ = reload.try_send(ReloadSignal);
+        }
+    });
     spawn_local(async move {
         loop {
             select! {
@@ -323,4 +365,6 @@ fn abort_on_panic() {
 const COMMANDS_MAX: usize = 65_536;
 /// Signals that wait to be taken.
 const END_SIGNALS: usize = 2;
+/// Wishes for a reload that wait to be taken.
+const RELOAD_SIGNALS: usize = 1;
 const FOLD_INTERVAL: Duration = Duration::from_secs(5);

@@ -5,6 +5,7 @@ use crate::config::auth::AuthSection;
 use crate::config::auth::IssuerSection;
 use crate::config::channels::ChannelSection;
 use crate::config::kafka::KafkaSection;
+use crate::config::reload::ReloadConfig;
 use crate::server::config::ServerConfig;
 use crate::telemetry::config::LogConfig;
 use crate::telemetry::config::MetricsConfig;
@@ -53,6 +54,7 @@ pub(crate) fn sections() -> Vec<SectionDoc> {
         section::<LogConfig>("log", Shape::Table),
         section::<MetricsConfig>("metrics", Shape::Table),
         section::<TracingConfig>("tracing", Shape::Table),
+        section::<ReloadConfig>("reload", Shape::Table),
     ]
 }
 

@@ -22,7 +22,10 @@ pub(crate) fn read_text(reader: &mut SectionReader<'_>, key: &str, path: &Path) 
             reader.refuse(key, text);
             None
         }
-        Ok(_) => Some(text),
+        Ok(_) => {
+            reader.note_file(key, text.as_bytes());
+            Some(text)
+        }
         Err(error) => {
             reader.refuse(key, format!("names {}, which can't be read: {error}", path.display()));
             None

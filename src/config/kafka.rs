@@ -213,8 +213,11 @@ fn tls(reader: &mut SectionReader<'_>, section: &KafkaSection) -> Option<Option<
 
 fn readable(reader: &mut SectionReader<'_>, key: &str, path: &Path) -> Option<PathBuf> {
     let path = reader.resolve(key, path);
-    match std::fs::File::open(&path) {
-        Ok(_) => Some(path),
+    match std::fs::read(&path) {
+        Ok(content) => {
+            reader.note_file(key, &content);
+            Some(path)
+        }
         Err(error) => {
             reader.refuse(key, format!("names {}, which can't be read: {error}", path.display()));
             None

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use crate::config::document::parse_file;
 use crate::config::document::parse_variable;
+use crate::config::fingerprints::Fingerprints;
 use crate::config::problem::ConfigErrors;
 use crate::config::problem::Origin;
 use crate::config::problem::Problem;
@@ -34,6 +35,8 @@ pub(crate) struct Loader {
     known_variables: BTreeSet<String>,
     /// Where each key that was read stands, by its whole name.
     origins: BTreeMap<String, Origin>,
+    /// What each key that was read says.
+    fingerprints: Fingerprints,
     problems: Vec<Problem>,
 }
 
@@ -72,6 +75,7 @@ impl Loader {
             variables: variables.filter(|(_, value)| !value.is_empty()).collect(),
             known_variables: BTreeSet::new(),
             origins: BTreeMap::new(),
+            fingerprints: Fingerprints::default(),
             problems: Vec::new(),
         })
     }
@@ -109,6 +113,11 @@ impl Loader {
         let absent = || Origin::Absent(self.path.clone());
         let origin = self.origins.get(key).cloned().unwrap_or_else(absent);
         self.problems.push(Problem { origin, key: key.to_owned(), text: text.into() });
+    }
+
+    /// Returns what each key that was read says.
+    pub(crate) fn fingerprints(&self) -> Fingerprints {
+        self.fingerprints.clone()
     }
 
     /// Returns what was composed, unless anything was wrong.
@@ -242,6 +251,12 @@ impl SectionReader<'_> {
         self.loader.refuse(&whole, text);
     }
 
+    /// Remembers what the file that `key` names holds.
+    pub(crate) fn note_file(&mut self, key: &str, text: &[u8]) {
+        let whole = self.whole(key);
+        self.loader.fingerprints.note_file(&whole, text);
+    }
+
     /// Returns the path that `key` names: one that stands in the file starts from
     /// the file's folder.
     pub(crate) fn resolve(&self, key: &str, path: &Path) -> PathBuf {
@@ -319,7 +334,9 @@ impl Reader for SectionReader<'_> {
                 return None;
             }
         };
-        self.loader.origins.insert(self.whole(key.name), origin);
+        let whole = self.whole(key.name);
+        self.loader.fingerprints.note_value(&whole, &raw);
+        self.loader.origins.insert(whole, origin);
         match read_within::<T>(raw, key) {
             Ok(value) => Some(value),
             Err(text) => {
@@ -331,8 +348,8 @@ impl Reader for SectionReader<'_> {
 }
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 8] =
-    ["server", "admin", "kafka", "auth", "channels", "log", "metrics", "tracing"];
+const SECTIONS: [&str; 9] =
+    ["server", "admin", "kafka", "auth", "channels", "log", "metrics", "tracing", "reload"];
 
 fn read_file(path: &Path) -> Result<Vec<Entry>, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| {

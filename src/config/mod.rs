@@ -12,10 +12,12 @@ use std::time::Duration;
 use crate::admin::config::AdminConfig;
 use crate::config::auth::AuthSection;
 use crate::config::files::read_secret;
+use crate::config::fingerprints::Fingerprints;
 use crate::config::kafka::KafkaSection;
 use crate::config::loader::Loader;
 use crate::config::loader::SectionReader;
 use crate::config::problem::ConfigErrors;
+use crate::config::reload::ReloadConfig;
 use crate::config::values::Secret;
 use crate::kafka::config::KafkaConfig;
 use crate::server::config::ServerConfig;
@@ -30,9 +32,11 @@ mod catalogue;
 pub mod channels;
 mod document;
 mod files;
+pub mod fingerprints;
 pub mod kafka;
 mod loader;
 pub mod problem;
+pub mod reload;
 pub mod template;
 pub mod values;
 
@@ -50,6 +54,9 @@ pub struct Config {
     pub log: LogConfig,
     pub metrics: MetricsConfig,
     pub tracing: TracingConfig,
+    pub reload: ReloadConfig,
+    /// Tells loads apart.
+    pub fingerprints: Fingerprints,
 }
 
 /// How much of Kafka is kept in memory, and for how long.
@@ -116,6 +123,10 @@ fn compose(loader: &mut Loader) -> Option<Config> {
     let tracing = section.read::<TracingConfig>();
     section.finish();
 
+    let mut section = loader.section("reload");
+    let reload = section.read::<ReloadConfig>();
+    section.finish();
+
     let (server, admin) = (server?, admin?);
     if server.listen == admin.listen && server.listen.port() != 0 {
         loader.refuse("admin.listen", "is the same as `server.listen`; choose another port");
@@ -139,6 +150,8 @@ fn compose(loader: &mut Loader) -> Option<Config> {
         log: log?,
         metrics: metrics?,
         tracing: tracing?,
+        reload: reload?,
+        fingerprints: loader.fingerprints(),
     })
 }
 

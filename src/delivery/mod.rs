@@ -37,6 +37,7 @@ pub mod span;
 pub mod start;
 pub mod subscription;
 pub mod tally;
+pub mod terms;
 pub mod traces;
 mod tracing;
 pub mod turns;

@@ -112,6 +112,7 @@ impl Intake {
             Command::Resolve { shard, ticket, source, lookup, claim } => {
                 self.resolve(source, lookup, Asker { shard, ticket, claim });
             }
+            Command::Watch { topics } => self.watch(topics),
         }
     }
 
@@ -130,9 +131,12 @@ impl Intake {
             }
             _ => Ok(description),
         });
-        self.directory.set_failure(topic, result.as_ref().err().cloned());
         let concerned: Vec<SourceId> =
             self.sources.iter().filter(|(_, s)| s.topic == *topic).map(|(id, _)| *id).collect();
+        // Of a topic that nobody wants any more nothing is wrong.
+        let is_wanted = !concerned.is_empty() || self.settings.watched.contains(topic);
+        let failure = result.as_ref().err().filter(|_| is_wanted);
+        self.directory.set_failure(topic, failure.cloned());
         for id in &concerned {
             match &result {
                 Ok(description) => self.described(*id, description),
@@ -378,9 +382,27 @@ impl Intake {
         self.directory.set_followers(id, source.followers.iter().copied().collect());
     }
 
+    /// Describes these topics from now on though nobody follows them.
+    fn watch(&mut self, topics: Vec<TopicName>) {
+        let before = std::mem::replace(&mut self.settings.watched, topics);
+        for topic in before {
+            self.clear_unwanted(&topic);
+        }
+        self.describe(self.settings.watched.clone());
+    }
+
+    /// Forgets what is wrong with a topic that nobody wants any more.
+    fn clear_unwanted(&self, topic: &TopicName) {
+        let is_followed = self.sources.values().any(|source| source.topic == *topic);
+        if !is_followed && !self.settings.watched.contains(topic) {
+            self.directory.set_failure(topic, None);
+        }
+    }
+
     pub(in crate::registry) fn forget(&mut self, id: SourceId) {
         let Some(source) = self.sources.remove(&id) else { return };
         self.directory.set_partitions(id, Vec::new());
+        self.clear_unwanted(&source.topic);
         // An answer that comes later must not be taken for one to whoever
         // follows the source next.
         let gone = SourceFailure::UnknownTopic(source.topic.clone());
@@ -576,6 +598,28 @@ mod tests {
         assert_eq!(to.offset.as_u64(), 3);
         assert_eq!(rig.partition.end(), to);
         assert!(matches!(rig.next(), Some(Task::Assign { .. })), "it is read on from there");
+    }
+
+    #[test]
+    fn a_topic_that_is_watched_no_longer_is_no_failure() {
+        let mut rig = Rig::start();
+        let failures = |rig: &Rig| rig.intake.directory.failures().len();
+        let missing = TopicName::new("missing");
+        let fail = |rig: &mut Rig| {
+            let failure = SourceFailure::UnknownTopic(missing.clone());
+            rig.intake.handle_described(&missing, Err(failure), rig.now);
+        };
+        rig.intake.handle_command(Command::Watch { topics: vec![missing.clone()] }, rig.now);
+        assert!(
+            matches!(rig.next(), Some(Task::Describe { topics }) if topics == [missing.clone()])
+        );
+        fail(&mut rig);
+        assert_eq!(failures(&rig), 1);
+        rig.intake.handle_command(Command::Watch { topics: Vec::new() }, rig.now);
+        assert_eq!(failures(&rig), 0);
+        // An answer that was on its way.
+        fail(&mut rig);
+        assert_eq!(failures(&rig), 0);
     }
 
     #[test]

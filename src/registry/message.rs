@@ -33,6 +33,8 @@ pub enum Command {
         lookup: Lookup,
         claim: Option<Claim>,
     },
+    /// Describe these topics though nobody follows them, and no others any more.
+    Watch { topics: Vec<TopicName> },
 }
 
 /// A shard's own number for a question it asked.

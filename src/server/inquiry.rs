@@ -1,4 +1,5 @@
-//! What operators ask of workers, and how it comes to their threads.
+//! What operators ask of workers, what a reload brings them, and how both come to
+//! their threads.
 
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use tokio::time::timeout;
 
 use crate::delivery::view::Answer;
 use crate::delivery::view::Question;
+use crate::server::settings::Terms;
 
-/// A question to one worker, and where its answer goes.
+/// What one worker is asked, and where its answer goes.
 #[derive(Debug)]
-pub(in crate::server) struct Inquiry {
-    pub(in crate::server) question: Question,
-    pub(in crate::server) reply: oneshot::Sender<Answer>,
+pub(in crate::server) enum Inquiry {
+    Question(Question, oneshot::Sender<Answer>),
+    /// Other terms; answered by how many subscriptions they ended.
+    Terms(Box<Terms>, oneshot::Sender<usize>),
 }
 
 /// The way to all workers of a listener.
@@ -49,7 +52,7 @@ impl Workers {
         let unanswered = Unanswered { worker };
         let sender = self.0.get(worker).ok_or(unanswered)?;
         let (reply, answer) = oneshot::channel();
-        sender.try_send(Inquiry { question, reply }).map_err(|_| unanswered)?;
+        sender.try_send(Inquiry::Question(question, reply)).map_err(|_| unanswered)?;
         match timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) | Err(_) => Err(unanswered),
@@ -67,6 +70,24 @@ impl Workers {
             answers.push(self.ask(worker, question.clone()).await?);
         }
         Ok(answers)
+    }
+
+    /// Has all workers serve by other terms; returns how many subscriptions those
+    /// ended once all do. A worker that is busy is waited for.
+    pub async fn take_terms(&self, terms: &Terms) -> usize {
+        let mut replies = Vec::with_capacity(self.count());
+        for sender in &self.0 {
+            let (reply, ended) = oneshot::channel();
+            // A worker is no more only when the process is about to end.
+            if sender.send(Inquiry::Terms(Box::new(terms.clone()), reply)).await.is_ok() {
+                replies.push(ended);
+            }
+        }
+        let mut sum = 0;
+        for ended in replies {
+            sum += ended.await.unwrap_or_default();
+        }
+        sum
     }
 }
 

@@ -129,6 +129,7 @@ impl Listener {
                 let worker = Worker::new(
                     shard,
                     (parts.shard)(shard),
+                    settings.edge.clone(),
                     parts.commands.clone(),
                     Arc::clone(&parts.directory),
                     parts.spans.clone(),
@@ -216,10 +217,8 @@ fn service(
     worker: Rc<Worker>,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
 + use<> {
-    let sockets = settings.sockets;
     let gate = web::Data::new(Gate {
         worker: Rc::clone(&worker),
-        rules: settings.rules.clone(),
         authentication: settings.authentication.clone(),
         verifier: Arc::clone(&parts.verifier),
     });
@@ -234,6 +233,7 @@ fn service(
                 move |(request, framed): (Request, Framed<TcpStream, Codec>)| {
                     let (application, worker) = (Rc::clone(&application), Rc::clone(&worker));
                     async move {
+                        let sockets = worker.edge().sockets;
                         upgrade::serve(&*application, &worker, sockets, request, framed).await;
                         Ok::<(), actix_web::Error>(())
                     }

@@ -19,7 +19,6 @@ use crate::delivery::connection::Opening;
 use crate::server::handshake;
 use crate::server::refusal::Refusal;
 use crate::server::settings::Authentication;
-use crate::server::settings::HandshakeRules;
 use crate::server::worker;
 use crate::server::worker::NoRoom;
 use crate::server::worker::Worker;
@@ -31,7 +30,6 @@ use crate::tenancy::verify::Verify;
 #[derive(Debug)]
 pub(in crate::server) struct Gate {
     pub(in crate::server) worker: Rc<Worker>,
-    pub(in crate::server) rules: HandshakeRules,
     pub(in crate::server) authentication: Authentication,
     pub(in crate::server) verifier: Arc<dyn Verify>,
 }
@@ -109,7 +107,7 @@ fn admit(
     gate: &Gate,
 ) -> Result<HttpResponse, Refusal> {
     gate.worker.room()?;
-    let handshake = handshake::read(request.head(), &gate.rules)?;
+    let handshake = handshake::read(request.head(), &gate.worker.edge().rules)?;
     let principal = match (&gate.authentication, handshake.token) {
         (Authentication::Off(principal), _) => Some(Arc::clone(principal)),
         (Authentication::Required, None) => None,

@@ -5,8 +5,10 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::delivery::settings::Settings;
 use crate::server::config::ServerConfig;
 use crate::server::origin::Origin;
+use crate::tenancy::channel::Channels;
 use crate::tenancy::principal::Principal;
 
 /// How clients reach this process.
@@ -18,9 +20,23 @@ pub struct ServerSettings {
     pub workers: NonZeroU16,
     /// Time that a client has for the head of its request.
     pub head_timeout: Duration,
+    pub edge: EdgeTerms,
+    pub authentication: Authentication,
+}
+
+/// What a worker serves its clients by: a reload puts others in their place.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    pub channels: Arc<Channels>,
+    pub delivery: Settings,
+    pub edge: EdgeTerms,
+}
+
+/// What of it concerns a connection only while it begins.
+#[derive(Debug, Clone)]
+pub struct EdgeTerms {
     pub rules: HandshakeRules,
     pub sockets: SocketSettings,
-    pub authentication: Authentication,
 }
 
 /// Which handshakes are let in.
@@ -80,6 +96,19 @@ impl ServerSettings {
             address: config.listen,
             workers: workers(config.workers),
             head_timeout: config.handshake_timeout,
+            edge: EdgeTerms::new(config),
+            authentication: match anonymous {
+                None => Authentication::Required,
+                Some(principal) => Authentication::Off(Arc::new(principal)),
+            },
+        }
+    }
+}
+
+impl EdgeTerms {
+    /// Takes what an operator has set.
+    pub fn new(config: &ServerConfig) -> Self {
+        Self {
             rules: HandshakeRules {
                 origins: config.allowed_origins.clone(),
                 hosts: hosts(config),
@@ -95,10 +124,6 @@ impl ServerSettings {
                 // can't tell them apart, for it counts the time of a full window
                 // as well: it comes last.
                 user_timeout: config.stuck_reader_timeout + config.pong_timeout,
-            },
-            authentication: match anonymous {
-                None => Authentication::Required,
-                Some(principal) => Authentication::Off(Arc::new(principal)),
             },
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
 use std::time::Duration;
 
 use base64::Engine;
@@ -142,31 +144,41 @@ impl TokenError {
 /// Tells from a token who a client is.
 #[derive(Debug)]
 pub struct Verifier {
+    /// Those in force: a reload puts others in their place, and tokens that are
+    /// being verified keep the ones that they began with.
+    keys: RwLock<Arc<Keys>>,
+    /// As whom a client without a token is let in.
+    anonymous: Option<TenantId>,
+    revocations: Arc<Revocations>,
+}
+
+/// The keys that are believed, and what is kept of a token.
+#[derive(Debug)]
+struct Keys {
     /// Keys by the `iss` of their tokens, so that no issuer's `kid` can name the
     /// key of another.
     issuers: BTreeMap<String, Vec<IssuerKey>>,
-    /// As whom a client without a token is let in.
-    anonymous: Option<TenantId>,
     /// Claims that key rules speak of; the others are not kept.
     claims: Vec<String>,
-    revocations: Arc<Revocations>,
 }
 
 impl Verifier {
     /// Takes the keys, and the claims that a principal shall carry.
     pub fn new<'c>(auth: AuthConfig, claims: impl Iterator<Item = &'c str>) -> Self {
-        let mut issuers: BTreeMap<String, Vec<IssuerKey>> = BTreeMap::new();
         let (keys, anonymous) = match auth {
             AuthConfig::Tokens(keys) => (keys, None),
             AuthConfig::Nobody { tenant } => (Vec::new(), Some(tenant)),
         };
-        for key in keys {
-            issuers.entry(key.issuer.clone()).or_default().push(key);
-        }
-        let mut claims: Vec<String> = claims.map(str::to_owned).collect();
-        claims.sort_unstable();
-        claims.dedup();
-        Self { issuers, anonymous, claims, revocations: Arc::default() }
+        let keys = RwLock::new(Arc::new(Keys::new(keys, claims)));
+        Self { keys, anonymous, revocations: Arc::default() }
+    }
+
+    /// Believes these keys from now on, and no others. Whoever is connected stays
+    /// until its token runs out: a key that is taken out of use says nothing
+    /// against the tokens that it signed. What is revoked stays revoked.
+    pub fn renew<'c>(&self, keys: Vec<IssuerKey>, claims: impl Iterator<Item = &'c str>) {
+        let keys = Arc::new(Keys::new(keys, claims));
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// Returns the tokens that are no longer believed.
@@ -200,14 +212,15 @@ impl Verifier {
         if head.crit.is_some() {
             return Err(TokenError::Malformed);
         }
-        let key = self.verifying_key(&head, &claims, &parts)?;
+        let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
+        let key = keys.verifying_key(&head, &claims, &parts)?;
         let expires_at = key.check_times(&claims, now)?;
         key.check_audience(&claims)?;
         let principal = Principal {
             tenant: key.tenant(&claims)?,
             subject: text_claim(&claims, "sub")?.map(Into::into),
             channels: key.channels(&claims)?,
-            claims: self.kept_claims(&claims),
+            claims: keys.kept_claims(&claims),
             expires_at: Some(expires_at),
             token_id: text_claim(&claims, "jti").ok().flatten().map(Into::into),
             issued_at: time_claim(&claims, "iat").ok().flatten().map(Timestamp::from_millis),
@@ -216,6 +229,19 @@ impl Verifier {
             true => Err(TokenError::Revoked),
             false => Ok(principal),
         }
+    }
+}
+
+impl Keys {
+    fn new<'c>(keys: Vec<IssuerKey>, claims: impl Iterator<Item = &'c str>) -> Self {
+        let mut issuers: BTreeMap<String, Vec<IssuerKey>> = BTreeMap::new();
+        for key in keys {
+            issuers.entry(key.issuer.clone()).or_default().push(key);
+        }
+        let mut claims: Vec<String> = claims.map(str::to_owned).collect();
+        claims.sort_unstable();
+        claims.dedup();
+        Self { issuers, claims }
     }
 
     /// Returns the key that signed the token: of the issuer that it names, with
@@ -390,6 +416,8 @@ mod tests {
     use super::*;
     use crate::server::key::Algorithm;
     use crate::server::signing_key::SigningKey;
+    use crate::tenancy::revocation::Revocation;
+    use crate::tenancy::revocation::Revoked;
 
     /// Seconds since the epoch at which all tests happen.
     const NOW: i64 = 1_800_000_000;
@@ -463,6 +491,28 @@ mod tests {
             assert_eq!(principal.channels, ChannelAccess::All);
             assert_eq!(principal.expires_at, Some(Timestamp::from_millis((NOW + 60) * 1_000)));
         }
+    }
+
+    #[test]
+    fn other_keys_can_be_believed_and_what_is_revoked_stays_revoked() {
+        let (old, new) = (key(Algorithm::EdDsa), key(Algorithm::EdDsa));
+        let verifier = verifier(vec![issuer_key("i", &old, None)]);
+        let of = Revoked::Token("t1".into());
+        let until = Timestamp::from_millis((NOW + 60) * 1_000);
+        verifier.revocations().add(Revocation { of, until }, now()).expect("there is room");
+        let verify = |key: &SigningKey, id: &str| {
+            let claims = claims(json!({ "jti": id, "region": "eu", "floor": "3" }));
+            verifier.verify(&key.sign(&claims, None).expect("signed"), now())
+        };
+        assert!(verify(&old, "t2").is_ok());
+        let both = vec![issuer_key("i", &old, None), issuer_key("i", &new, None)];
+        verifier.renew(both, ["floor"].into_iter());
+        assert!(verify(&old, "t2").is_ok());
+        let principal = verify(&new, "t2").expect("good");
+        assert_eq!(principal.claims.keys().map(|name| &**name).collect::<Vec<_>>(), ["floor"]);
+        verifier.renew(vec![issuer_key("i", &new, None)], ["floor"].into_iter());
+        assert_eq!(verify(&old, "t2"), Err(TokenError::BadSignature));
+        assert_eq!(verify(&new, "t1"), Err(TokenError::Revoked));
     }
 
     #[test]

@@ -28,6 +28,8 @@ use crate::server::inquiry::Inquiry;
 use crate::server::link;
 use crate::server::link::Link;
 use crate::server::link::LinkTask;
+use crate::server::settings::EdgeTerms;
+use crate::server::settings::Terms;
 use crate::telemetry::events::ConnectionEnded;
 use crate::telemetry::events::ConnectionOpened;
 use crate::telemetry::events::End;
@@ -58,6 +60,7 @@ pub(in crate::server) struct Worker {
     /// Sockets that are no longer connections but not closed yet.
     lingering: Rc<Cell<usize>>,
     mode: Cell<Mode>,
+    edge: RefCell<Rc<EdgeTerms>>,
     publisher: RefCell<Publisher>,
     spans: SpanQueue,
 }
@@ -80,6 +83,7 @@ impl Worker {
     pub(in crate::server) fn new(
         id: ShardId,
         shard: Shard,
+        edge: EdgeTerms,
         commands: Sender<Command>,
         directory: Arc<Directory>,
         spans: SpanQueue,
@@ -95,6 +99,7 @@ impl Worker {
             armed: Cell::new(None),
             lingering: Rc::default(),
             mode: Cell::new(Mode::Serving),
+            edge: RefCell::new(Rc::new(edge)),
             publisher: RefCell::new(Publisher::new(id)),
             spans,
         })
@@ -206,12 +211,27 @@ impl Worker {
         self.do_outputs();
     }
 
-    /// Answers what an operator asks.
+    /// Answers what an operator asks, or takes what a reload brings.
     pub(in crate::server) fn answer(&self, inquiry: Inquiry) {
-        let answer = self.shard.borrow_mut().handle_question(inquiry.question, now());
         // Whoever asked may have given up.
-        let _ = inquiry.reply.send(answer);
+        match inquiry {
+            Inquiry::Question(question, reply) => {
+                let answer = self.shard.borrow_mut().handle_question(question, now());
+                let _ = reply.send(answer);
+            }
+            Inquiry::Terms(terms, reply) => {
+                let Terms { channels, delivery, edge } = *terms;
+                *self.edge.borrow_mut() = Rc::new(edge);
+                let ended = self.shard.borrow_mut().handle_config(channels, delivery);
+                let _ = reply.send(ended);
+            }
+        }
         self.do_outputs();
+    }
+
+    /// Returns by what connections begin now.
+    pub(in crate::server) fn edge(&self) -> Rc<EdgeTerms> {
+        Rc::clone(&self.edge.borrow())
     }
 
     /// Calls the shard when its deadline has come.

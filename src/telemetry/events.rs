@@ -1,11 +1,14 @@
 //! Things that happen now and then. `emit` writes the log line and the metric
 //! together, so that one never says what the other does not.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use metrics::counter;
+use metrics::gauge;
 
 use crate::delivery::span::Deliver;
 use crate::delivery::span::RecordRef;
@@ -177,6 +180,104 @@ impl DrainEnded {
     pub fn emit(&self) {
         tracing::info!(outcome = self.outcome, "drained");
     }
+}
+
+/// The configuration was loaded anew, and what of it may change while the process
+/// runs is in force.
+#[derive(Debug)]
+pub struct ConfigApplied<'a> {
+    /// The keys that differ from what was in force.
+    pub keys: &'a BTreeSet<String>,
+    /// Subscriptions of channels that are no more.
+    pub subscriptions_ended: usize,
+}
+
+impl ConfigApplied<'_> {
+    /// Counts and logs it.
+    pub fn emit(&self) {
+        count_reload("applied");
+        let Self { keys, subscriptions_ended } = self;
+        tracing::info!(
+            keys = words(keys),
+            subscriptions_ended,
+            "the configuration was loaded anew and is in force"
+        );
+    }
+}
+
+/// The configuration was loaded anew, and nothing differs that could be taken up.
+#[derive(Debug)]
+pub struct ConfigUnchanged;
+
+impl ConfigUnchanged {
+    /// Counts and logs it.
+    pub fn emit(&self) {
+        count_reload("unchanged");
+        tracing::info!("the configuration was loaded anew, and what is in force stays");
+    }
+}
+
+/// The configuration was loaded anew, and can't be used: what was in force stays.
+#[derive(Debug)]
+pub struct ConfigRefused<'a> {
+    /// What is wrong, each with its place, its key and a remedy.
+    pub problems: &'a [String],
+}
+
+impl ConfigRefused<'_> {
+    /// Counts and logs it.
+    pub fn emit(&self) {
+        count_reload("refused");
+        for problem in self.problems.iter().take(PROBLEMS_MAX) {
+            tracing::error!(
+                problem,
+                "the configuration can't be used: the one from before stays in force"
+            );
+        }
+        let left_out = self.problems.len().saturating_sub(PROBLEMS_MAX);
+        if left_out > 0 {
+            tracing::error!(left_out, "`brucke check-config` names the other problems");
+        }
+    }
+}
+
+/// Keys differ from those that the process was started with, and wait until it is
+/// started anew.
+#[derive(Debug)]
+pub struct RestartNeeded<'a> {
+    pub keys: &'a BTreeSet<String>,
+}
+
+impl RestartNeeded<'_> {
+    /// Logs it.
+    pub fn emit(&self) {
+        let keys = words(self.keys);
+        tracing::warn!(keys, "these keys have changed and need a restart to count");
+    }
+}
+
+fn count_reload(outcome: &'static str) {
+    counter!(metric::CONFIG_RELOADS, "outcome" => outcome).increment(1);
+    let refused = outcome == "refused";
+    gauge!(metric::CONFIG_REFUSED).set(if refused { 1.0 } else { 0.0 });
+    if !refused {
+        config_loaded();
+    }
+}
+
+/// Notes that what is in force is what the configuration says now.
+pub fn config_loaded() {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    gauge!(metric::CONFIG_LOADED_AT).set(since.as_secs_f64());
+}
+
+/// How a reload ends.
+pub const RELOAD_OUTCOMES: [&str; 3] = ["applied", "unchanged", "refused"];
+/// Problems of one configuration that are logged one by one.
+const PROBLEMS_MAX: usize = 20;
+
+fn words(keys: &BTreeSet<String>) -> String {
+    keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// A traced record was given to the live followers of a feed, or to one client

@@ -118,6 +118,9 @@ metrics! {
     Gauge TOPICS_FAILING = "brucke_topics_failing": "Topics that can't be read now; /readyz names them.";
     Counter SPANS_EXPORTED = "brucke_spans_exported_total": "Spans of traces that the collector took.";
     [reason] Counter SPANS_DROPPED = "brucke_spans_dropped_total": "Spans of traces that were lost: `queue_full` and `export_failed` by a collector that is slow or gone, `shard_full` by more traced records than a worker notes. Records are never lost for them.";
+    [outcome] Counter CONFIG_RELOADS = "brucke_config_reloads_total": "Times that the configuration was loaded anew, on SIGHUP or for a change, by what came of it: `applied`, `unchanged` or `refused`.";
+    Gauge CONFIG_REFUSED = "brucke_config_refused": "1 while the configuration can't be used as it stands, and one from before is in force.";
+    Gauge CONFIG_LOADED_AT = "brucke_config_loaded_time_seconds": "When the configuration was last loaded and could be used, in seconds since 1970.";
     [version] Gauge BUILD_INFO = "brucke_build_info": "Always 1; says which version runs.";
     Counter PROCESS_CPU = "process_cpu_seconds_total": "Seconds of processor time that the process has used.";
     Gauge PROCESS_RESIDENT = "process_resident_memory_bytes": "Bytes of memory that the process has in use.";

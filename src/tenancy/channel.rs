@@ -1,6 +1,7 @@
 //! What a client that names a channel and keys gets to read.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use thiserror::Error;
 
@@ -190,6 +191,13 @@ impl Channels {
         }
     }
 
+    /// Returns the names of the channels that `newer` has no longer, or has
+    /// otherwise.
+    pub fn changed_in(&self, newer: &Self) -> BTreeSet<ChannelName> {
+        let same = |channel: &Channel| newer.by_name.get(&channel.name) == Some(channel);
+        self.iter().filter(|channel| !same(channel)).map(|channel| channel.name.clone()).collect()
+    }
+
     /// Returns the channels, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Channel> {
         self.by_name.values()
@@ -361,6 +369,25 @@ mod tests {
         assert!(ask("prices").is_ok());
         assert_eq!(ask("orders"), ask("nothing"));
         assert_eq!(ask("orders"), Err(Denied::Channel));
+    }
+
+    #[test]
+    fn a_channel_that_is_only_added_changes_no_other() {
+        let two = |second: Channel| {
+            let first = of_topic("a", "t", TenancyRule::Shared);
+            Channels::new(vec![first, second]).expect("no conflict")
+        };
+        let before = two(of_topic("b", "t", TenancyRule::Shared));
+        let check = |newer: Channels, changed: &[&str]| {
+            let names = before.changed_in(&newer);
+            assert!(names.iter().map(ChannelName::as_str).eq(changed.iter().copied()), "{names:?}");
+        };
+        check(before.clone(), &[]);
+        let more = before.iter().cloned().chain([of_topic("c", "t", TenancyRule::Shared)]);
+        check(Channels::new(more.collect()).expect("no conflict"), &[]);
+        check(two(of_topic("b", "u", TenancyRule::Shared)), &["b"]);
+        check(two(of_topic("b", "t", TenancyRule::Header("h".into()))), &["b"]);
+        check(two(of_topic("c", "t", TenancyRule::Shared)), &["b"]);
     }
 
     #[test]

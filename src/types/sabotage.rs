@@ -31,11 +31,13 @@ pub enum Defect {
     NewPartitionAtEnd,
     /// A frame of another's is sent though it begins above the client's position.
     FrameOfOthersAhead,
+    /// Followers of a channel that was taken out are not told.
+    KeepRemovedChannel,
 }
 
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SkipAtJoin,
         Self::RepeatAfterFullFrame,
         Self::ForgetTenantInHistory,
@@ -48,6 +50,7 @@ impl Defect {
         Self::ReadAfterHole,
         Self::NewPartitionAtEnd,
         Self::FrameOfOthersAhead,
+        Self::KeepRemovedChannel,
     ];
 
     /// Says whether this defect is planted in the calling thread.

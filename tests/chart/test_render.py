@@ -112,6 +112,15 @@ class Promises(unittest.TestCase):
         self.assertNotEqual(checksum(), checksum("--set", "config.server.workers=3"))
         self.assertNotEqual(checksum(), checksum("--set", "drain.window=61s"))
 
+    def test_pods_that_reload_stay_when_the_configuration_changes(self):
+        def pod(*arguments):
+            items = rig.objects(rig.render(rig.MINIMAL, "--set", "reloadConfig=true", *arguments))
+            return rig.of_kind(items, "Deployment")["spec"]["template"]
+
+        self.assertNotIn("annotations", pod()["metadata"])
+        self.assertEqual(pod(), pod("--set", "config.log.level=debug"))
+        self.assertEqual(pod("--set", "podAnnotations.a=b")["metadata"]["annotations"], {"a": "b"})
+
     def test_every_pod_is_restricted(self):
         for name, path in rig.sets().items():
             for item in rig.objects(rig.render(path)):

@@ -14,6 +14,7 @@ mod kafka_mock;
 mod kafka_reads;
 mod positions;
 mod prometheus;
+mod reload;
 mod server_admin;
 mod server_delivery;
 mod server_handshake;

@@ -1,6 +1,7 @@
 //! The channels of the simulated configuration: one for each tenancy rule, and
 //! one that reads a topic under another rule.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use brucke::tenancy::channel::Channel;
@@ -74,14 +75,20 @@ pub(crate) fn tenants() -> [TenantId; 3] {
     ["acme", "Acme", "acme-"].map(TenantId::new)
 }
 
-/// Returns the configuration that every replica has.
+/// Returns the configuration that every replica begins with.
 pub(crate) fn configuration() -> Arc<Channels> {
+    configuration_without(&BTreeSet::new())
+}
+
+/// Returns the configuration without some channels.
+pub(crate) fn configuration_without(withdrawn: &BTreeSet<Kind>) -> Arc<Channels> {
     let channel = |kind: Kind| Channel {
         name: kind.channel(),
         source: kind.source(),
         keys: None,
         tenants: None,
     };
-    let channels = Channels::new(Kind::ALL.into_iter().map(channel).collect());
+    let there = Kind::ALL.into_iter().filter(|kind| !withdrawn.contains(kind));
+    let channels = Channels::new(there.map(channel).collect());
     Arc::new(channels.expect("the channels do not meet"))
 }

@@ -1,6 +1,7 @@
 //! One simulated client: it speaks through encoded bytes only, keeps the books of
 //! its subscriptions, and comes back with its place wherever it is cut off.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use std::time::Instant;
@@ -85,6 +86,7 @@ pub(crate) struct Sub {
     pub(crate) ledger: Ledger,
     pub(crate) phase: Phase,
     pub(crate) liveness: Liveness,
+    pub(crate) removal: Removal,
     /// Frames of records that have not been acknowledged.
     unacknowledged: Vec<(PartitionId, Offset, usize)>,
     /// What was last acknowledged: of a subscription that was asked for again it
@@ -114,6 +116,18 @@ pub(crate) enum Phase {
         request: RequestId,
         again: Option<RequestId>,
     },
+}
+
+/// Whether the channel was taken out of the server's configuration while the
+/// connection lasts, or before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// Nobody may say so.
+    Never,
+    /// A request may be refused for it.
+    MayBeTold,
+    /// It was followed then, and has not been told.
+    Owed,
 }
 
 /// Whether the server said that it has caught up.
@@ -154,11 +168,33 @@ impl Client {
     }
 
     /// Takes a connection.
-    pub(crate) fn connected(&mut self, now: Moment, rng: &mut fastrand::Rng) {
+    pub(crate) fn connected(
+        &mut self,
+        withdrawn: &BTreeSet<Kind>,
+        now: Moment,
+        rng: &mut fastrand::Rng,
+    ) {
+        for sub in &mut self.subs {
+            sub.removal = match withdrawn.contains(&sub.kind) {
+                true => Removal::MayBeTold,
+                false => Removal::Never,
+            };
+        }
         self.state = State::Arriving;
         self.reader = socket::Reader::default();
         self.out.clear();
         self.authenticate(now, rng);
+    }
+
+    /// Notes that the server it is connected to has a channel no longer. Whoever
+    /// follows it must be told.
+    pub(crate) fn withdraw(&mut self, kind: Kind) {
+        for sub in self.subs.iter_mut().filter(|sub| sub.kind == kind) {
+            sub.removal = match sub.phase {
+                Phase::Active(_) => Removal::Owed,
+                Phase::Idle(_) | Phase::Asked(_) | Phase::Ending { .. } => Removal::MayBeTold,
+            };
+        }
     }
 
     /// Takes the loss of its connection; it comes back a little later.
@@ -374,6 +410,15 @@ impl Client {
                 sub.end(later);
                 Ok(())
             }
+            (ErrorCode::ChannelRemoved, Phase::Ending { .. }) if sub.removal != Removal::Never => {
+                Ok(())
+            }
+            (ErrorCode::ChannelRemoved | ErrorCode::ChannelForbidden, _)
+                if sub.removal != Removal::Never =>
+            {
+                sub.end(later);
+                Ok(())
+            }
             _ => Err("an error that nobody earned".to_owned()),
         }
     }
@@ -439,6 +484,7 @@ impl Sub {
             ledger,
             phase: Phase::Idle(now.instant),
             liveness: Liveness::NotYet,
+            removal: Removal::Never,
             unacknowledged: Vec::new(),
             acknowledged: Positions::new(),
             anew: Anew::No,
@@ -458,6 +504,9 @@ impl Sub {
 
     fn end(&mut self, again_at: Instant) {
         self.phase = Phase::Idle(again_at);
+        if self.removal == Removal::Owed {
+            self.removal = Removal::MayBeTold;
+        }
         self.liveness = Liveness::NotYet;
         self.unacknowledged.clear();
         self.acknowledged.clear();

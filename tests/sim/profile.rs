@@ -21,6 +21,8 @@ pub(crate) struct Profile {
     /// One client reads nothing until all others have caught up.
     pub(crate) stuck: bool,
     pub(crate) endings: bool,
+    /// Channels are taken out of the configuration and come back; limits change.
+    pub(crate) reloads: bool,
 }
 
 impl Profile {
@@ -32,6 +34,9 @@ impl Profile {
             1..=4 => 1,
             _ => 2,
         };
+        // Aside, so that a world without reloads is the one that it was before there
+        // were any.
+        let reloads = fastrand::Rng::with_seed(rng.clone().u64(..)).u8(0..4) < odds;
         let mut some = || rng.u8(0..4) < odds;
         Self {
             transactions: some(),
@@ -46,6 +51,7 @@ impl Profile {
             slowness: some(),
             stuck: some(),
             endings: some(),
+            reloads,
             steps: rng.usize(100..500),
             clients: rng.usize(2..=7),
         }

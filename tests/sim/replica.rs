@@ -1,5 +1,6 @@
 //! One replica: what all its threads share, its shards and its Kafka side.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use brucke::delivery::connection::Opening;
 use brucke::delivery::settings::Settings;
 use brucke::delivery::shard::Shard;
 use brucke::log::budget::Budget;
-use brucke::log::budget::Kind;
+use brucke::log::budget::Kind as Memory;
 use brucke::protocol::frame::Encoding;
 use brucke::protocol::frame::Token;
 use brucke::registry::directory::Directory;
@@ -21,7 +22,9 @@ use brucke::types::ids::ShardId;
 use brucke::types::ids::TenantId;
 use brucke::types::ids::Timestamp;
 
+use crate::channels::Kind;
 use crate::channels::configuration;
+use crate::channels::configuration_without;
 use crate::channels::tenants;
 use crate::room::Room;
 
@@ -32,7 +35,10 @@ pub(crate) struct Replica {
     pub(crate) budget: Arc<Budget>,
     pub(crate) room: Room,
     pub(crate) shards: Vec<Shard>,
-    pub(crate) settings: Settings,
+    /// What the largest outbox may hold: the largest that any settings allowed.
+    pub(crate) unsent_bytes_max: usize,
+    /// Channels that its configuration does not have now.
+    pub(crate) withdrawn: BTreeSet<Kind>,
 }
 
 impl Replica {
@@ -60,12 +66,24 @@ impl Replica {
             Shard::new(ShardId::new(index), settings, directory, channels, verifier, rng.u64(..))
         };
         let shards = (0..shards).map(shard).collect();
-        Self { directory, budget, room, shards, settings }
+        let (unsent_bytes_max, withdrawn) = (settings.unsent_bytes_max, BTreeSet::new());
+        Self { directory, budget, room, shards, unsent_bytes_max, withdrawn }
+    }
+
+    /// Takes the configuration without some channels, and with other limits.
+    pub(crate) fn reload(&mut self, withdrawn: BTreeSet<Kind>, rng: &mut fastrand::Rng) {
+        let settings = settings(rng);
+        self.unsent_bytes_max = self.unsent_bytes_max.max(settings.unsent_bytes_max);
+        let channels = configuration_without(&withdrawn);
+        for shard in &mut self.shards {
+            shard.handle_config(Arc::clone(&channels), settings.clone());
+        }
+        self.withdrawn = withdrawn;
     }
 
     /// Says whether the records in memory stay within their bound.
     pub(crate) fn check_memory(&self) -> Result<(), String> {
-        for kind in [Kind::Tail, Kind::History] {
+        for kind in [Memory::Tail, Memory::History] {
             let (bytes, bytes_max) = (self.budget.bytes(kind), self.budget.bytes_max(kind));
             if bytes > bytes_max {
                 return Err(format!("{bytes} bytes of {kind:?}, and {bytes_max} are allowed"));

@@ -1,12 +1,15 @@
 //! A run: troubles first, then calm, in which everybody must catch up.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use brucke::types::ids::TopicName;
 
+use crate::channels::Kind;
 use crate::client::Ends;
 use crate::client::Liveness;
 use crate::client::Phase;
+use crate::client::Removal;
 use crate::client::State;
 use crate::ledger::Violation;
 use crate::link::Pace;
@@ -120,7 +123,21 @@ impl World {
             let replica = self.rng.usize(..self.replicas.len());
             self.kill(replica);
         }
+        self.trouble_configuration();
         self.trouble_topic();
+    }
+
+    /// Takes a channel out of the configuration of a replica, or puts it back.
+    fn trouble_configuration(&mut self) {
+        if self.profile.reloads && self.rng.u8(0..60) == 0 {
+            let replica = self.rng.usize(..self.replicas.len());
+            let kind = Kind::ALL[self.rng.usize(..Kind::ALL.len())];
+            let mut withdrawn = self.replicas[replica].withdrawn.clone();
+            if !withdrawn.remove(&kind) {
+                withdrawn.insert(kind);
+            }
+            self.reload(replica, withdrawn);
+        }
     }
 
     fn trouble_clients(&mut self) {
@@ -195,6 +212,11 @@ impl World {
         }
         self.profile.slowness = false;
         self.profile.cuts = false;
+        for replica in 0..self.replicas.len() {
+            if !self.replicas[replica].withdrawn.is_empty() {
+                self.reload(replica, BTreeSet::new());
+            }
+        }
         for link in self.links.values_mut() {
             link.pace = Pace::Free;
         }
@@ -208,6 +230,10 @@ impl World {
                 let (State::Open, Phase::Active(_), Liveness::Live) = state else {
                     return Err(format!("client {} {:?} is {state:?}", client.id, sub.kind));
                 };
+                if sub.removal == Removal::Owed {
+                    let what = "was never told that its channel was taken out";
+                    return Err(format!("client {} {:?} {what}", client.id, sub.kind));
+                }
                 sub.ledger.check_end(&self.kafka).map_err(|what| {
                     format!("client {} {:?} {:?}: {what}", client.id, sub.kind, sub.filter)
                 })?;

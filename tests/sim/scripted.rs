@@ -1,6 +1,7 @@
 //! One shard, step by step: what happens too seldom in the simulation to wait
 //! for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +12,8 @@ use brucke::delivery::subscription::ConnectionKey;
 use brucke::log::batch::BatchBuilder;
 use brucke::log::budget::Budget;
 use brucke::log::partition::SharedPartition;
+use brucke::protocol::error_code::ErrorCode;
+use brucke::protocol::frame::ErrorFrame;
 use brucke::protocol::frame::Gap;
 use brucke::protocol::frame::GapReason;
 use brucke::protocol::frame::ServerFrame;
@@ -20,6 +23,7 @@ use brucke::registry::directory::Directory;
 use brucke::registry::message::Command;
 use brucke::registry::message::Event;
 use brucke::types::ids::PartitionId;
+use brucke::types::ids::RequestId;
 use brucke::types::ids::ShardId;
 use brucke::types::ids::SourceId;
 use brucke::types::ids::Timestamp;
@@ -28,7 +32,9 @@ use brucke::types::moment::Moment;
 use brucke::types::record::Owner;
 use brucke::types::record::RawRecord;
 
+use crate::channels::Kind;
 use crate::channels::configuration;
+use crate::channels::configuration_without;
 use crate::ledger::offset;
 use crate::replica::Verifier;
 use crate::replica::opening;
@@ -54,6 +60,35 @@ fn a_client_that_joined_ahead_of_its_feed_hears_that_the_log_became_shorter() {
     });
     let told = (offset(0), GapReason::Truncated);
     assert_eq!(gaps.collect::<Vec<_>>(), [told, told], "each of its subscriptions is told");
+}
+
+#[test]
+fn who_waits_for_the_start_of_a_channel_that_is_taken_out_is_told_by_its_request() {
+    let mut script = Script::start();
+    let live = script.subscribe(&["busy"]);
+    script.hear(live);
+    let source = script.source;
+    let waits = script.ask("audit", 7);
+    let errors = |heard: Vec<ServerMessage>| -> Vec<ErrorFrame> {
+        let error = |message| match message {
+            ServerMessage::Frame(ServerFrame::Error(error)) => Some(error),
+            _ => None,
+        };
+        heard.into_iter().filter_map(error).collect()
+    };
+    let settings = Settings { connections_max: 1, ..Settings::default() };
+    let withdrawn = BTreeSet::from([Kind::Audit]);
+    let ended = script.shard.handle_config(configuration_without(&withdrawn), settings);
+    assert_eq!(ended, 1);
+    let told = errors(script.hear(waits));
+    let told: Vec<_> = told.iter().map(|error| (error.id, error.sub, error.code)).collect();
+    assert_eq!(told, [(Some(RequestId::new(7)), None, ErrorCode::ChannelRemoved)]);
+    script.source = source;
+    script.append("busy", 10);
+    let heard = script.hear(live);
+    assert!(heard.iter().any(|message| matches!(message, ServerMessage::Records(_))), "{heard:?}");
+    assert!(!script.shard.has_room(), "nobody more is let in, and nobody is sent away");
+    assert_eq!(script.shard.connections(), 2);
 }
 
 /// A shard that reads one partition of the channel `open`.
@@ -90,6 +125,16 @@ impl Script {
             self.shard.handle_bytes(client, &mut bytes, self.now);
             self.settle();
         }
+        client
+    }
+
+    /// Returns a client that asks for a channel and gets no answer yet.
+    fn ask(&mut self, channel: &str, id: u64) -> ConnectionKey {
+        let client = self.shard.handle_open(opening(), self.now).expect("there is room");
+        let asked = format!(r#"{{"type":"subscribe","id":{id},"channel":"{channel}"}}"#);
+        let mut bytes = Vec::new();
+        socket::write(&mut bytes, socket::TEXT, asked.as_bytes(), &mut self.rng);
+        self.shard.handle_bytes(client, &mut bytes, self.now);
         client
     }
 

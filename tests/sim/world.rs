@@ -1,6 +1,7 @@
 //! All parts of a run together, moved step by step.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use brucke::types::ids::Timestamp;
 use brucke::types::limits::RECORDS_FRAME_BYTES;
 use brucke::types::moment::Moment;
 
+use crate::channels::Kind;
 use crate::channels::tenants;
 use crate::client::Client;
 use crate::client::Ends;
@@ -312,7 +314,8 @@ impl World {
         say(|| format!("client {client} connects to replica {replica}, shard {shard}: {pace:?}"));
         self.links_made += 1;
         self.links.insert(self.links_made, link);
-        self.clients[client].connected(self.now, &mut self.rng);
+        let withdrawn = &self.replicas[replica].withdrawn;
+        self.clients[client].connected(withdrawn, self.now, &mut self.rng);
         self.take_outputs(replica, shard);
     }
 
@@ -322,6 +325,23 @@ impl World {
         link.client_end = ClientEnd::Gone(told_at);
         link.up.clear();
         self.clients[client].disconnected(self.now.instant, &mut self.rng);
+    }
+
+    /// Gives a replica another configuration: without these channels, and with
+    /// other limits.
+    pub(crate) fn reload(&mut self, replica: usize, withdrawn: BTreeSet<Kind>) {
+        say(|| format!("replica {replica} has no longer {withdrawn:?}"));
+        let found = &mut self.replicas[replica];
+        let gone: Vec<Kind> = withdrawn.difference(&found.withdrawn).copied().collect();
+        for link in self.links.values().filter(|link| link.replica == replica) {
+            if link.client_end == ClientEnd::There {
+                gone.iter().for_each(|kind| self.clients[link.client].withdraw(*kind));
+            }
+        }
+        found.reload(withdrawn, &mut self.rng);
+        for shard in 0..self.replicas[replica].shards.len() {
+            self.take_outputs(replica, shard);
+        }
     }
 
     /// Ends a replica at once; another takes its place.
@@ -365,7 +385,7 @@ impl World {
         for link in self.links.values().filter(|link| link.server != ServerEnd::Ended) {
             let replica = &self.replicas[link.replica];
             let unsent = replica.shards[link.shard].outbox(link.key).map_or(0, |o| o.bytes());
-            let bytes_max = replica.settings.unsent_bytes_max + FRAME_BYTES_MAX;
+            let bytes_max = replica.unsent_bytes_max + FRAME_BYTES_MAX;
             if unsent > bytes_max {
                 return Err(format!("client {}: {unsent} bytes unsent", link.client));
             }

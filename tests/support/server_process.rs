@@ -90,6 +90,14 @@ secret = "{SECRET}"
         Self { clients, admin, process, folder }
     }
 
+    /// Asks the process to load its configuration anew.
+    pub fn hang_up(&self) {
+        let id = i32::try_from(self.process.id()).expect("process ids are small");
+        // SAFETY: the process is our child and has not been waited for, so its
+        // id is still its own.
+        unsafe { libc::kill(id, libc::SIGHUP) };
+    }
+
     /// Returns what the process has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).expect("a log")
@@ -152,6 +160,11 @@ pub fn token(tenant: &str) -> String {
 
 /// Returns such a token with more claims, or others.
 pub fn token_with(tenant: &str, more: Value) -> String {
+    token_of(SECRET, tenant, more)
+}
+
+/// Returns such a token that is signed with another secret.
+pub fn token_of(secret: &str, tenant: &str, more: Value) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     let end = now + Duration::from_secs(3_600);
     let mut claims = json!({
@@ -159,11 +172,11 @@ pub fn token_with(tenant: &str, more: Value) -> String {
     });
     let more = more.as_object().cloned().unwrap_or_default();
     claims.as_object_mut().expect("an object").extend(more);
-    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let key = EncodingKey::from_secret(secret.as_bytes());
     encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token")
 }
 
 const LOG_FILE: &str = "log";
-const ISSUER: &str = "tests";
-const AUDIENCE: &str = "brucke";
-const SECRET: &str = "only-for-tests-and-32-bytes-long";
+pub const ISSUER: &str = "tests";
+pub const AUDIENCE: &str = "brucke";
+pub const SECRET: &str = "only-for-tests-and-32-bytes-long";

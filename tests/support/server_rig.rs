@@ -60,7 +60,7 @@ impl ServerRig {
         let (ready, addresses) = oneshot::channel();
         let thread = thread::spawn(move || {
             let tracing = Tracing::off();
-            actix_web::rt::System::new().block_on(serve::serve(config, tracing, ended, ready))
+            actix_web::rt::System::new().block_on(serve::serve(config, tracing, None, ended, ready))
         });
         let addresses = addresses.blocking_recv().expect("the server starts");
         Self { addresses, end, thread: Some(thread) }

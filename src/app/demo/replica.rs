@@ -102,7 +102,7 @@ impl Run {
     fn start(config: &Config) -> Self {
         let (end, ended) = mpsc::channel(2);
         let (say, ready) = oneshot::channel();
-        let task = spawn_local(serve::serve(config.clone(), Tracing::off(), ended, say));
+        let task = spawn_local(serve::serve(config.clone(), Tracing::off(), None, ended, say));
         Self { end, ready, task }
     }
 
