@@ -170,6 +170,7 @@ impl Parts {
     fn start(config: Config, tracing: &Tracing) -> anyhow::Result<Self> {
         let Config {
             server,
+            tls,
             admin,
             admin_token,
             mut kafka,
@@ -184,7 +185,7 @@ impl Parts {
         let recorder = Recorder::of_process();
         let channels = Arc::new(channels);
         let verifier = Verifier::new(auth, channels.claims());
-        let server_settings = ServerSettings::new(&server, verifier.anonymous());
+        let server_settings = ServerSettings::new(&server, verifier.anonymous()).with_tls(tls);
         let workers = server_settings.workers;
         let verifier = Arc::new(verifier);
         let topics: BTreeSet<_> = channels.topics().cloned().collect();

@@ -1,6 +1,7 @@
 //! What an operator may set about the client listener.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::delivery::settings::Settings;
@@ -13,9 +14,18 @@ use crate::types::setting::unset;
 settings! {
     /// The listener that clients connect to, and the limits of each connection.
     pub struct ServerConfig {
-        /// Address and port that clients connect to. Loopback by default: put a
-        /// proxy that speaks TLS in front before you open it to others.
+        /// Address and port that clients connect to. Loopback by default: before
+        /// you open it to others set `tls_certificate_file`, or put a proxy that
+        /// speaks TLS in front.
         pub listen: SocketAddr = default("127.0.0.1:8080"),
+        /// Certificate that clients are shown, and those that lead to its root
+        /// (PEM). With it clients connect by `wss://` and TLS 1.2 or 1.3, and not
+        /// otherwise. The file is looked at every 2 seconds: a new pair serves new
+        /// connections, and those that are there stay. Costs about 10 KB for each
+        /// connection, and a signature for each handshake.
+        pub tls_certificate_file: Option<PathBuf> = unset("/etc/brucke/tls/tls.crt"),
+        /// Private key of that certificate (PEM), without a passphrase.
+        pub tls_key_file: Option<PathBuf> = unset("/etc/brucke/tls/tls.key"),
         /// Worker threads, each with its own share of the connections. Unset: as
         /// many as the machine has cores.
         pub workers: Option<u32> = unset("4").within("1", "1024"),

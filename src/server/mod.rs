@@ -17,6 +17,7 @@
 //! room decides nothing about delivery: it reads, writes, tells the time and
 //! does what the shard says. It never knows Kafka.
 
+mod arrival;
 pub mod config;
 mod driver;
 mod handshake;
@@ -30,7 +31,9 @@ mod refusal;
 mod routes;
 pub mod settings;
 pub mod signing_key;
+mod stream;
 pub mod system;
+pub mod tls;
 pub mod token;
 mod upgrade;
 mod worker;

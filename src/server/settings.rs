@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::server::config::ServerConfig;
 use crate::server::origin::Origin;
+use crate::server::tls::pair::PairFiles;
 use crate::tenancy::principal::Principal;
 
 /// How clients reach this process.
@@ -21,6 +22,8 @@ pub struct ServerSettings {
     pub rules: HandshakeRules,
     pub sockets: SocketSettings,
     pub authentication: Authentication,
+    /// The certificate that clients are shown; `None` without TLS.
+    pub tls: Option<PairFiles>,
 }
 
 /// Which handshakes are let in.
@@ -100,7 +103,14 @@ impl ServerSettings {
                 None => Authentication::Required,
                 Some(principal) => Authentication::Off(Arc::new(principal)),
             },
+            tls: None,
         }
+    }
+
+    /// Speaks TLS with this certificate, if any.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<PairFiles>) -> Self {
+        Self { tls, ..self }
     }
 }
 

@@ -18,6 +18,7 @@ mod server_admin;
 mod server_delivery;
 mod server_handshake;
 mod server_secrets;
+mod server_tls;
 mod tail;
 mod traps;
 mod truth_gaps;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// An open WebSocket.
-pub struct RawClient {
-    pub stream: TcpStream,
+/// An open WebSocket, on a socket or on what stands before one.
+pub struct RawClient<S = TcpStream> {
+    pub stream: S,
     received: Vec<u8>,
 }
 
@@ -49,9 +49,7 @@ impl Refused {
 impl RawClient {
     /// Connects with a right handshake and these lines besides.
     pub fn connect(address: SocketAddr, lines: &[&str]) -> Result<Self, Refused> {
-        let mut head = vec!["Host: 127.0.0.1", UPGRADE, "Connection: Upgrade", VERSION, KEY];
-        head.extend(lines);
-        Self::request(address, "GET /v1/ws HTTP/1.1", &head).map(|(client, _)| client)
+        Self::connect_on(dial(address), lines)
     }
 
     /// Sends a request and takes what comes: a WebSocket with the head of the
@@ -61,9 +59,20 @@ impl RawClient {
         line: &str,
         head: &[&str],
     ) -> Result<(Self, String), Refused> {
-        let mut stream = TcpStream::connect(address).expect("the listener is there");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
+        Self::request_on(dial(address), line, head)
+    }
+}
+
+impl<S: Read + Write> RawClient<S> {
+    /// Does a right handshake with these lines besides, on a stream that is open.
+    pub fn connect_on(stream: S, lines: &[&str]) -> Result<Self, Refused> {
+        let mut head = vec!["Host: 127.0.0.1", UPGRADE, "Connection: Upgrade", VERSION, KEY];
+        head.extend(lines);
+        Self::request_on(stream, "GET /v1/ws HTTP/1.1", &head).map(|(client, _)| client)
+    }
+
+    /// Sends a request on a stream that is open, and takes what comes.
+    pub fn request_on(mut stream: S, line: &str, head: &[&str]) -> Result<(Self, String), Refused> {
         let request = format!("{line}\r\n{}\r\n\r\n", head.join("\r\n"));
         stream.write_all(request.as_bytes()).expect("the server reads");
         let mut received = Vec::new();
@@ -190,6 +199,14 @@ impl RawClient {
             other => panic!("opcode {other}"),
         })
     }
+}
+
+/// Connects, for calls that wait no longer than a test may.
+pub fn dial(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the listener is there");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
+    stream
 }
 
 /// Returns the header of a masked frame with a mask of zeros.
