@@ -89,6 +89,9 @@ fn compose(loader: &mut Loader) -> Option<Config> {
     let mut section = loader.section("server");
     let server = section.read::<ServerConfig>();
     let tls = server.as_ref().and_then(|settings| server::tls(&mut section, settings));
+    if let Some(settings) = &server {
+        server::check_proxies(&mut section, settings);
+    }
     section.finish();
 
     let mut section = loader.section("admin");

@@ -2,6 +2,8 @@
 
 use crate::config::loader::SectionReader;
 use crate::server::config::ServerConfig;
+use crate::server::forwarded::ForwardedHeader;
+use crate::server::proxy_protocol::ProxyProtocol;
 use crate::server::tls::pair::Half;
 use crate::server::tls::pair::PairFiles;
 
@@ -36,6 +38,26 @@ pub(crate) fn tls(
             reader.refuse(key, error.text);
             None
         }
+    }
+}
+
+/// Checks that who is trusted says something, and who says something is trusted;
+/// the reader remembers what is wrong.
+pub(crate) fn check_proxies(reader: &mut SectionReader<'_>, section: &ServerConfig) {
+    let silent = section.proxy_protocol == ProxyProtocol::Off
+        && section.forwarded_header == ForwardedHeader::None;
+    let nobody = section.trusted_proxies.is_empty();
+    if silent && !nobody {
+        let text = "are believed, and nothing that they say is read: set `proxy_protocol` or \
+                    `forwarded_header`, or leave this out";
+        reader.refuse("trusted_proxies", text);
+    }
+    let text = "needs to know whose word to take: add `trusted_proxies`";
+    if nobody && section.proxy_protocol != ProxyProtocol::Off {
+        reader.refuse("proxy_protocol", text);
+    }
+    if nobody && section.forwarded_header != ForwardedHeader::None {
+        reader.refuse("forwarded_header", text);
     }
 }
 
@@ -91,5 +113,19 @@ mod tests {
         check(&[], "tls_certificate_file = \"tls.crt\"", at, "add `tls_key_file`");
         let at = "brucke.toml:5: server.tls_key_file needs its certificate";
         check(&[], "tls_key_file = \"tls.key\"", at, "add `tls_certificate_file`");
+    }
+
+    #[test]
+    fn proxies_are_trusted_for_something_or_not_at_all() {
+        let trusted = "trusted_proxies = [\"10.0.0.0/8\", \"::1\"]";
+        let check = |lines: &str, expected| check(&[], lines, expected, "");
+        check(&format!("{trusted}\nproxy_protocol = \"v2\""), "");
+        check(&format!("{trusted}\nforwarded_header = \"forwarded\""), "");
+        check(trusted, "brucke.toml:5: server.trusted_proxies are believed, and nothing");
+        check("proxy_protocol = \"v2\"", "brucke.toml:5: server.proxy_protocol needs to know");
+        let header = "forwarded_header = \"x-forwarded-for\"";
+        check(header, "brucke.toml:5: server.forwarded_header needs to know whose word");
+        let odd = "trusted_proxies = [\"10.0.0.1/8\"]\nproxy_protocol = \"v2\"";
+        check(odd, "brucke.toml:5: server.trusted_proxies has \"10.0.0.1/8\"");
     }
 }

@@ -13,6 +13,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::server::link;
+use crate::server::network::Trusted;
+use crate::server::proxy_protocol;
+use crate::server::proxy_protocol::Origin;
+use crate::server::proxy_protocol::ProxyProtocol;
+use crate::server::settings::ServerSettings;
 use crate::server::stream::ClientStream;
 use crate::server::tls::keeper::Keeper;
 use crate::telemetry::events::ArrivalRefused;
@@ -22,6 +27,8 @@ use crate::telemetry::events::ArrivalRefused;
 pub(in crate::server) struct Arrivals(Arc<Rules>);
 
 struct Rules {
+    proxy_protocol: ProxyProtocol,
+    trusted: Trusted,
     tls: Option<Keeper>,
     /// Time for all of it.
     timeout: Duration,
@@ -42,14 +49,25 @@ pub(in crate::server) enum Unfit {
     TlsRequired,
     #[error("{0}")]
     TlsFailed(io::Error),
-    /// The time for TLS was up.
+    /// A trusted proxy did not say for whom it speaks.
+    #[error("{0}")]
+    ProxyHeaderMissing(io::Error),
+    /// Somebody else did.
+    #[error("a header of PROXY protocol from an address that is not trusted")]
+    ProxyHeaderUntrusted,
+    /// The time for all this was up.
     #[error("nothing complete came in time")]
     Late,
 }
 
 impl Arrivals {
-    pub(in crate::server) fn new(tls: Option<Keeper>, timeout: Duration) -> Self {
-        Self(Arc::new(Rules { tls, timeout }))
+    pub(in crate::server) fn new(
+        settings: &ServerSettings,
+        trusted: Trusted,
+        tls: Option<Keeper>,
+    ) -> Self {
+        let (proxy_protocol, timeout) = (settings.proxies.protocol, settings.head_timeout);
+        Self(Arc::new(Rules { proxy_protocol, trusted, tls, timeout }))
     }
 
     /// Takes a socket; `None` for one that was refused, which is counted.
@@ -57,17 +75,43 @@ impl Arrivals {
         // A socket that can't be set is gone, and the next call finds that out.
         let _ = socket.set_nodelay(true);
         let peer = socket.peer_addr().ok();
-        let Some(keeper) = &self.0.tls else {
+        if self.0.tls.is_none() && self.0.proxy_protocol == ProxyProtocol::Off {
             return Some(Arrived { stream: ClientStream::Plain(socket), peer });
-        };
-        let within = timeout(self.0.timeout, secure(socket, keeper)).await;
+        }
+        let within = timeout(self.0.timeout, self.0.greet(socket, peer)).await;
         match within.unwrap_or(Err(Unfit::Late)) {
-            Ok(stream) => Some(Arrived { stream, peer }),
+            Ok(arrived) => Some(arrived),
             Err(unfit) => {
                 ArrivalRefused { reason: unfit.reason(), peer, error: &unfit }.emit();
                 None
             }
         }
+    }
+}
+
+impl Rules {
+    /// Hears for whom a proxy speaks, and then does the handshake of TLS.
+    async fn greet(
+        &self,
+        mut socket: TcpStream,
+        mut peer: Option<SocketAddr>,
+    ) -> Result<Arrived, Unfit> {
+        if self.proxy_protocol == ProxyProtocol::V2 {
+            if peer.is_some_and(|peer| self.trusted.contains(peer.ip())) {
+                let origin = proxy_protocol::read(&mut socket).await;
+                if let Origin::Client(client) = origin.map_err(Unfit::ProxyHeaderMissing)? {
+                    peer = Some(client);
+                }
+            } else if first_byte(&socket).await == Some(b'\r') {
+                // No request and no TLS begins so.
+                return Err(Unfit::ProxyHeaderUntrusted);
+            }
+        }
+        let stream = match &self.tls {
+            Some(keeper) => secure(socket, keeper).await?,
+            None => ClientStream::Plain(socket),
+        };
+        Ok(Arrived { stream, peer })
     }
 }
 
@@ -79,28 +123,41 @@ impl fmt::Debug for Arrivals {
 
 impl Unfit {
     /// The reasons that there are, for metrics.
-    pub(in crate::server) const REASONS: [&str; 3] = ["tls_required", "tls_failed", "tls_timeout"];
+    pub(in crate::server) const REASONS: [&str; 5] = [
+        "tls_required",
+        "tls_failed",
+        "proxy_header_missing",
+        "proxy_header_untrusted",
+        "handshake_timeout",
+    ];
 
     fn reason(&self) -> &'static str {
         match self {
             Self::TlsRequired => Self::REASONS[0],
             Self::TlsFailed(_) => Self::REASONS[1],
-            Self::Late => Self::REASONS[2],
+            Self::ProxyHeaderMissing(_) => Self::REASONS[2],
+            Self::ProxyHeaderUntrusted => Self::REASONS[3],
+            Self::Late => Self::REASONS[4],
         }
     }
 }
 
 /// Does the handshake of TLS, with the pair that is in force now.
 async fn secure(socket: TcpStream, keeper: &Keeper) -> Result<ClientStream, Unfit> {
-    let mut first = [0];
-    let seen = socket.peek(&mut first).await.map_err(Unfit::TlsFailed)?;
-    if seen > 0 && first[0].is_ascii_uppercase() {
+    if first_byte(&socket).await.is_some_and(|byte| byte.is_ascii_uppercase()) {
         // Whoever speaks HTTP can read why it gets no further.
         return Err(refuse_plain(socket).await);
     }
     let handshake = TlsAcceptor::from(keeper.current()).accept(socket);
     let stream = handshake.await.map_err(Unfit::TlsFailed)?;
     Ok(ClientStream::Tls(Box::new(stream)))
+}
+
+/// Returns the first byte and leaves it where it is; `None` when none comes.
+async fn first_byte(socket: &TcpStream) -> Option<u8> {
+    let mut first = [0];
+    let seen = socket.peek(&mut first).await.ok()?;
+    (seen > 0).then_some(first[0])
 }
 
 async fn refuse_plain(mut socket: TcpStream) -> Unfit {

@@ -21,7 +21,9 @@ use tokio::time::Instant;
 use tokio::time::timeout_at;
 
 use crate::delivery::subscription::ConnectionKey;
+use crate::server::places::Place;
 use crate::server::settings::SocketSettings;
+use crate::server::stream::ClientStream;
 use crate::server::tls::session::Session;
 use crate::server::worker::Worker;
 use crate::types::ids::ConnectionId;
@@ -39,6 +41,8 @@ pub(in crate::server) struct Link {
     phase: Cell<Phase>,
     /// Wakes the task; `None` before its first turn.
     task: Cell<Option<Waker>>,
+    /// Its place among those of its address, for as long as the socket is there.
+    _place: Option<Box<Place>>,
 }
 
 /// What the task waits for.
@@ -56,12 +60,13 @@ impl Link {
     pub(in crate::server) fn new(
         key: ConnectionKey,
         id: ConnectionId,
-        stream: TcpStream,
-        tls: Option<Session>,
+        stream: ClientStream,
+        place: Option<Box<Place>>,
     ) -> Rc<Self> {
+        let (stream, tls) = stream.into_parts();
         let tls = tls.map(|session| Box::new(RefCell::new(session)));
         let phase = Cell::new(Phase::Reading);
-        Rc::new(Self { key, id, stream, tls, phase, task: Cell::new(None) })
+        Rc::new(Self { key, id, stream, tls, phase, task: Cell::new(None), _place: place })
     }
 
     /// Returns what stands before the socket; `None` without TLS.

@@ -49,6 +49,8 @@ use crate::server::arrival::Unfit;
 use crate::server::driver;
 use crate::server::driver::Order;
 use crate::server::inquiry::Workers;
+use crate::server::network::Trusted;
+use crate::server::places::Places;
 use crate::server::pulse::Pulses;
 use crate::server::refusal::Refusal;
 use crate::server::routes;
@@ -118,9 +120,11 @@ impl Listener {
         let reasons = TokenError::ALL.map(TokenError::reason);
         recorder::begin(metric::TOKEN_REFUSALS, "reason", reasons);
         recorder::begin(metric::HANDSHAKE_REFUSALS, "reason", Unfit::REASONS);
+        let trusted = Trusted::new(&settings.proxies.trusted);
         let tls = settings.tls.as_ref().map(Keeper::load).transpose();
         let tls = tls.map_err(|error| io::Error::other(format!("a file of TLS {error}")))?;
-        let arrivals = Arrivals::new(tls.clone(), settings.head_timeout);
+        let arrivals = Arrivals::new(settings, trusted.clone(), tls.clone());
+        let places = Places::new(settings.connections_per_address_max);
         let workers = settings.workers.get();
         let socket = bind(settings.address)?;
         let address = socket.local_addr()?;
@@ -157,7 +161,16 @@ impl Listener {
                     inquiries,
                 );
                 spawn_local(drive);
-                service(&settings, &parts, worker, arrivals.clone())
+                let gate = Gate {
+                    worker: Rc::clone(&worker),
+                    rules: settings.rules.clone(),
+                    authentication: settings.authentication.clone(),
+                    verifier: Arc::clone(&parts.verifier),
+                    trusted: trusted.clone(),
+                    forwarded_header: settings.proxies.header,
+                    places: Arc::clone(&places),
+                };
+                service(&settings, gate, arrivals.clone())
             }
         };
         let server = Server::build()
@@ -231,19 +244,13 @@ impl Listener {
 /// Returns what serves the connections of one worker.
 fn service(
     settings: &ServerSettings,
-    parts: &WorkerParts,
-    worker: Rc<Worker>,
+    gate: Gate,
     arrivals: Arrivals,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
 + use<> {
     let sockets = settings.sockets;
-    let gate = web::Data::new(Gate {
-        worker: Rc::clone(&worker),
-        rules: settings.rules.clone(),
-        authentication: settings.authentication.clone(),
-        verifier: Arc::clone(&parts.verifier),
-    });
-    let upgradable = App::new().app_data(gate).configure(routes::upgradable);
+    let worker = Rc::clone(&gate.worker);
+    let upgradable = App::new().app_data(web::Data::new(gate)).configure(routes::upgradable);
     let upgradable = Rc::new(map_config(upgradable, |()| AppConfig::default()));
     let plain = map_config(App::new().configure(routes::plain), |()| AppConfig::default());
     let upgrade = fn_factory(move || {

@@ -20,12 +20,16 @@
 mod arrival;
 pub mod config;
 mod driver;
+pub mod forwarded;
 mod handshake;
 pub mod inquiry;
 pub mod key;
 mod link;
 pub mod listener;
+pub mod network;
 pub mod origin;
+mod places;
+pub mod proxy_protocol;
 pub mod pulse;
 mod refusal;
 mod routes;

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::server::config::ServerConfig;
+use crate::server::forwarded::ForwardedHeader;
+use crate::server::network::Network;
 use crate::server::origin::Origin;
+use crate::server::proxy_protocol::ProxyProtocol;
 use crate::server::tls::pair::PairFiles;
 use crate::tenancy::principal::Principal;
 
@@ -24,6 +27,18 @@ pub struct ServerSettings {
     pub authentication: Authentication,
     /// The certificate that clients are shown; `None` without TLS.
     pub tls: Option<PairFiles>,
+    pub proxies: Proxies,
+    /// Connections that one client address may hold; 0 for any number.
+    pub connections_per_address_max: u32,
+}
+
+/// Who says where clients are, and how.
+#[derive(Debug, Clone)]
+pub struct Proxies {
+    /// The only ones who are believed.
+    pub trusted: Vec<Network>,
+    pub protocol: ProxyProtocol,
+    pub header: ForwardedHeader,
 }
 
 /// Which handshakes are let in.
@@ -104,6 +119,12 @@ impl ServerSettings {
                 Some(principal) => Authentication::Off(Arc::new(principal)),
             },
             tls: None,
+            proxies: Proxies {
+                trusted: config.trusted_proxies.clone(),
+                protocol: config.proxy_protocol,
+                header: config.forwarded_header,
+            },
+            connections_per_address_max: config.connections_per_address_max,
         }
     }
 

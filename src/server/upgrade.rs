@@ -62,13 +62,13 @@ pub(in crate::server) async fn serve<S, B>(
             handshake.answered(response.status().as_u16());
             respond(parts, response).await
         }
-        Some(Takeover(mut opening)) => {
+        Some(Takeover { mut opening, client }) => {
             opening.trace = handshake.origin();
             // The place is taken before the answer is written, so that nobody is
             // welcomed and then sent away.
             match worker.open(opening) {
                 Err(reason) => {
-                    response = routes::refuse(&Refusal::from(reason));
+                    response = routes::refuse(&Refusal::from(reason), client.address);
                     handshake.answered(response.status().as_u16());
                     respond(parts, response).await
                 }
@@ -81,8 +81,7 @@ pub(in crate::server) async fn serve<S, B>(
                             Err(error)
                         },
                         |(stream, mut received)| {
-                            let (socket, tls) = stream.into_parts();
-                            let connect = || worker.connect(key, socket, tls, &mut received);
+                            let connect = || worker.connect(key, stream, client, &mut received);
                             if let Some(connection) = handshake.span().in_scope(connect) {
                                 handshake.connected(connection);
                             }

@@ -12,7 +12,6 @@ use std::time::SystemTime;
 
 use crossbeam_channel::Sender;
 use hashbrown::HashMap;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -28,9 +27,10 @@ use crate::server::inquiry::Inquiry;
 use crate::server::link;
 use crate::server::link::Link;
 use crate::server::link::LinkTask;
+use crate::server::routes::Client;
+use crate::server::stream::ClientStream;
 use crate::server::tls::session;
 use crate::server::tls::session::Opened;
-use crate::server::tls::session::Session;
 use crate::telemetry::events::ConnectionEnded;
 use crate::telemetry::events::ConnectionOpened;
 use crate::telemetry::events::End;
@@ -128,14 +128,14 @@ impl Worker {
     pub(in crate::server) fn connect(
         self: &Rc<Self>,
         key: ConnectionKey,
-        stream: TcpStream,
-        tls: Option<Session>,
+        stream: ClientStream,
+        client: Client,
         received: &mut [u8],
     ) -> Option<ConnectionId> {
         // The shard may have given it up before it had a socket.
         let id = self.shard.borrow().connection_id(key)?;
-        ConnectionOpened { connection: id, peer: stream.peer_addr().ok() }.emit();
-        let link = Link::new(key, id, stream, tls);
+        ConnectionOpened { connection: id, address: client.address }.emit();
+        let link = Link::new(key, id, stream, client.place);
         self.links.borrow_mut().insert(key, Rc::clone(&link));
         spawn_local(LinkTask { worker: Rc::clone(self), link: Rc::clone(&link) });
         if !received.is_empty() {

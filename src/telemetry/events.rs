@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -23,13 +24,16 @@ pub struct HandshakeRefused {
     /// Of the table of refusals.
     pub reason: &'static str,
     pub status: u16,
+    /// Of the client; `None` when it is gone already.
+    pub address: Option<IpAddr>,
 }
 
 impl HandshakeRefused {
     /// Counts and logs it, at a level that a flood of strangers does not fill.
     pub fn emit(&self) {
         counter!(metric::HANDSHAKE_REFUSALS, "reason" => self.reason).increment(1);
-        tracing::debug!(reason = self.reason, status = self.status, "handshake refused");
+        let Self { reason, status, address } = self;
+        tracing::debug!(reason, status, ?address, "handshake refused");
     }
 }
 
@@ -127,16 +131,16 @@ impl HandshakeFailed {
 #[derive(Debug)]
 pub struct ConnectionOpened {
     pub connection: ConnectionId,
-    /// From where; `None` when it is gone already.
-    pub peer: Option<SocketAddr>,
+    /// Of the client; `None` when it is gone already.
+    pub address: Option<IpAddr>,
 }
 
 impl ConnectionOpened {
     /// Counts and logs it.
     pub fn emit(&self) {
-        let Self { connection, peer } = self;
+        let Self { connection, address } = self;
         counter!(metric::CONNECTIONS_OPENED).increment(1);
-        tracing::debug!(%connection, ?peer, "connection opened");
+        tracing::debug!(%connection, ?address, "connection opened");
     }
 }
 

@@ -17,6 +17,7 @@ mod prometheus;
 mod server_admin;
 mod server_delivery;
 mod server_handshake;
+mod server_proxies;
 mod server_secrets;
 mod server_tls;
 mod tail;

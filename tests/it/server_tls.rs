@@ -231,7 +231,7 @@ fn what_is_no_tls_ends_and_the_others_get_on() {
         let _ = socket.read_to_end(&mut told);
         assert!(told.is_empty() || told[0] == 0x15, "{noise:?}: {told:?}");
     }
-    let metric = "brucke_handshake_refusals_total{reason=\"tls_timeout\"} ";
+    let metric = "brucke_handshake_refusals_total{reason=\"handshake_timeout\"} ";
     rig.server.admin_until("/metrics", |_, body| number(body, metric) >= Some(1.0));
     client.send(&json!({ "type": "ping" }));
     client.expect("pong");
