@@ -114,7 +114,7 @@ fn a_client_that_reads_slowly_gets_all_and_what_is_unsent_stays_bounded() {
         ("SERVER_WORKERS", "1"),
     ]);
     let socket = dial(rig.server.addresses.clients);
-    SockRef::from(&socket).set_recv_buffer_size(4_096).expect("a small buffer");
+    SockRef::from(&socket).set_recv_buffer_size(64 << 10).expect("a small buffer");
     let stream = tls::secure_on(socket, &rig.trusted, rustls::ALL_VERSIONS).expect("a handshake");
     let mut client = RawClient::connect_on(stream, &[]).expect("a WebSocket");
     client.send(&json!({ "type": "authenticate", "token": token("acme") }));
@@ -139,7 +139,6 @@ fn a_client_that_reads_slowly_gets_all_and_what_is_unsent_stays_bounded() {
     let unsent = number(&metrics, "brucke_unsent_bytes ").expect("it is told");
     assert!(unsent > 0.0 && unsent <= 2.0 * 128.0 * 1_024.0, "{unsent} bytes unsent");
 
-    SockRef::from(&client.stream.sock).set_recv_buffer_size(1 << 20).expect("a large buffer");
     let mut next = subscribed["positions"]["0"].as_u64().expect("a position");
     let mut seen = 0;
     while seen < RECORDS {
