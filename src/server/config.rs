@@ -24,7 +24,7 @@ settings! {
         /// Certificate that clients are shown, and those that lead to its root
         /// (PEM). With it clients connect by `wss://` and TLS 1.2 or 1.3, and not
         /// otherwise. The file is looked at every 2 seconds: a new pair serves new
-        /// connections, and those that are there stay. Costs about 10 KB for each
+        /// connections, and those that are there stay. Costs 7 KB more for each
         /// connection, and a signature for each handshake.
         pub tls_certificate_file: Option<PathBuf> = unset("/etc/brucke/tls/tls.crt"),
         /// Private key of that certificate (PEM), without a passphrase.

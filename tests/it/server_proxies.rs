@@ -1,14 +1,24 @@
 //! Where clients are, by the word of proxies: who is believed, and who is not.
 
+use std::fs;
 use std::io::Read;
 use std::io::Write;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::process::Command;
+use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
 
+use crate::support::kafka_cluster::free_ports;
+use crate::support::kafka_cluster::spawn;
 use crate::support::raw_client::RawClient;
 use crate::support::raw_client::Refused;
 use crate::support::raw_client::dial;
@@ -159,6 +169,45 @@ fn the_header_of_a_proxy_stands_before_tls() {
     client.expect("welcome");
     assert_eq!(seen(&server), "192.0.2.7");
     check_ended(&server, b"\x16\x03\x01\x02\0", "proxy_header_missing");
+}
+
+#[test]
+fn haproxy_is_understood_in_both_modes() {
+    check_haproxy("mode tcp", "send-proxy-v2", V2);
+    check_haproxy("mode http\noption forwardfor", "", X_FORWARDED_FOR);
+}
+
+/// Connects by way of HAProxy, from an address that is not its own.
+fn check_haproxy(mode: &str, option: &str, setting: (&str, &str)) {
+    let (_cluster, server) = start(&[("SERVER_TRUSTED_PROXIES", "127.0.0.1"), setting]);
+    let port = free_ports(1)[0];
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("haproxy.cfg");
+    let text = format!(
+        "defaults\ntimeout connect 5s\ntimeout client 30s\ntimeout server 30s\n{mode}\n\
+         listen clients\nbind 127.0.0.1:{port}\nserver one {} {option}\n",
+        server.addresses.clients
+    );
+    fs::write(&config, text).expect("written");
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&config).stdout(Stdio::null());
+    let mut haproxy = spawn(command).expect("haproxy is installed, see .ci/prerequisites");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let stream = loop {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let from: SocketAddr = "127.0.0.77:0".parse().expect("an address");
+        socket.bind(&from.into()).expect("all of 127 is ours");
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match socket.connect(&to.into()) {
+            Ok(()) => break TcpStream::from(socket),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
+    let client = RawClient::connect_on(stream, &[]);
+    let address = client.map(|_client| seen(&server));
+    haproxy.kill().expect("it runs");
+    haproxy.wait().expect("it ends");
+    assert_eq!(address.expect("a WebSocket"), "127.0.0.77", "{mode}");
 }
 
 #[test]
