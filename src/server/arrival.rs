@@ -55,6 +55,10 @@ pub(in crate::server) enum Unfit {
     /// Somebody else did.
     #[error("a header of PROXY protocol from an address that is not trusted")]
     ProxyHeaderUntrusted,
+    /// It left without a word, as balancers do that only see whether they can
+    /// connect. Not counted, for nobody was refused.
+    #[error("it left without a word")]
+    Gone,
     /// The time for all this was up.
     #[error("nothing complete came in time")]
     Late,
@@ -82,7 +86,9 @@ impl Arrivals {
         match within.unwrap_or(Err(Unfit::Late)) {
             Ok(arrived) => Some(arrived),
             Err(unfit) => {
-                ArrivalRefused { reason: unfit.reason(), peer, error: &unfit }.emit();
+                if let Some(reason) = unfit.reason() {
+                    ArrivalRefused { reason, peer, error: &unfit }.emit();
+                }
                 None
             }
         }
@@ -96,13 +102,14 @@ impl Rules {
         mut socket: TcpStream,
         mut peer: Option<SocketAddr>,
     ) -> Result<Arrived, Unfit> {
+        let first = first_byte(&socket).await.ok_or(Unfit::Gone)?;
         if self.proxy_protocol == ProxyProtocol::V2 {
             if peer.is_some_and(|peer| self.trusted.contains(peer.ip())) {
                 let origin = proxy_protocol::read(&mut socket).await;
                 if let Origin::Client(client) = origin.map_err(Unfit::ProxyHeaderMissing)? {
                     peer = Some(client);
                 }
-            } else if first_byte(&socket).await == Some(b'\r') {
+            } else if first == b'\r' {
                 // No request and no TLS begins so.
                 return Err(Unfit::ProxyHeaderUntrusted);
             }
@@ -131,14 +138,17 @@ impl Unfit {
         "handshake_timeout",
     ];
 
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::TlsRequired => Self::REASONS[0],
-            Self::TlsFailed(_) => Self::REASONS[1],
-            Self::ProxyHeaderMissing(_) => Self::REASONS[2],
-            Self::ProxyHeaderUntrusted => Self::REASONS[3],
-            Self::Late => Self::REASONS[4],
-        }
+    /// Returns how it is counted, if it is.
+    fn reason(&self) -> Option<&'static str> {
+        let index = match self {
+            Self::TlsRequired => 0,
+            Self::TlsFailed(_) => 1,
+            Self::ProxyHeaderMissing(_) => 2,
+            Self::ProxyHeaderUntrusted => 3,
+            Self::Late => 4,
+            Self::Gone => return None,
+        };
+        Some(Self::REASONS[index])
     }
 }
 
@@ -184,6 +194,12 @@ mod tests {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{}", body.len());
         let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        assert_eq!(body["code"], Unfit::TlsRequired.reason());
+        assert_eq!(body["code"].as_str(), Unfit::TlsRequired.reason());
+    }
+
+    #[test]
+    fn who_left_without_a_word_is_not_counted() {
+        assert_eq!(Unfit::Gone.reason(), None);
+        assert_eq!(Unfit::Late.reason(), Some("handshake_timeout"));
     }
 }

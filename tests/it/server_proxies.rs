@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::process::Command;
@@ -119,6 +120,16 @@ fn a_trusted_proxy_must_say_for_whom_it_speaks() {
     check_ended(&server, b"GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "proxy_header_missing");
     // Half a header, and nothing more.
     check_ended(&server, &proxied([192, 0, 2, 7])[..20], "handshake_timeout");
+}
+
+#[test]
+fn who_only_looks_whether_it_can_connect_is_let_go_in_order() {
+    let (_cluster, server) = start(&[LOOPBACK, V2]);
+    let mut answer = Vec::new();
+    let mut socket = dial(server.addresses.clients);
+    socket.shutdown(Shutdown::Write).expect("a socket");
+    socket.read_to_end(&mut answer).expect("it is ended in order");
+    assert!(answer.is_empty(), "{answer:?}");
 }
 
 #[test]

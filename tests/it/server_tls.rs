@@ -18,8 +18,14 @@ use serde_json::json;
 use socket2::SockRef;
 
 use crate::support::raw_client::Incoming;
+use crate::support::raw_client::KEY;
+use crate::support::raw_client::PING;
 use crate::support::raw_client::RawClient;
+use crate::support::raw_client::TEXT;
+use crate::support::raw_client::UPGRADE;
+use crate::support::raw_client::VERSION;
 use crate::support::raw_client::dial;
+use crate::support::raw_client::header;
 use crate::support::server_rig::Cluster;
 use crate::support::server_rig::ServerRig;
 use crate::support::server_rig::token;
@@ -206,6 +212,41 @@ fn a_new_certificate_serves_new_clients_and_a_broken_one_nobody() {
     let (_, metrics) = rig.server.admin("/metrics");
     let ends = number(&metrics, "brucke_tls_certificate_not_after_timestamp_seconds ");
     assert!(ends > Some(1.7e9), "{ends:?}");
+}
+
+#[test]
+fn what_a_client_sends_before_it_is_answered_is_not_lost() {
+    let rig = Rig::start(&[]);
+    rig.cluster.put("prices", "EURUSD", "1");
+    let keys: Vec<String> = (0..900).map(|key| format!("{key:060}")).collect();
+    let mut keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    keys.push("EURUSD");
+    let subscribe = json!({
+        "type": "subscribe", "id": 1, "channel": "prices", "from": "earliest", "keys": keys,
+    });
+    let subscribe = subscribe.to_string();
+    let token = format!("Authorization: Bearer {}", token("acme"));
+    let head = ["GET /v1/ws HTTP/1.1", "Host: 127.0.0.1", UPGRADE, "Connection: Upgrade", VERSION];
+    // More than HTTP reads at once, and all of it before the answer.
+    let mut bytes = format!("{}\r\n{KEY}\r\n{token}\r\n\r\n", head.join("\r\n")).into_bytes();
+    for _ in 0..3 {
+        bytes.extend(header(PING, 5));
+        bytes.extend(b"early");
+    }
+    bytes.extend(header(TEXT, subscribe.len() as u64));
+    bytes.extend(subscribe.as_bytes());
+    let address = rig.server.addresses.clients;
+    let mut stream = tls::secure(address, &rig.trusted, rustls::ALL_VERSIONS).expect("a handshake");
+    stream.write_all(&bytes).expect("it is taken");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("an answer");
+        answer.extend(byte);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{:?}", String::from_utf8_lossy(&answer));
+    let mut client = RawClient::opened(stream);
+    assert_eq!(client.values(1), [json!(1)]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub enum Incoming {
     Json(Value),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
+    Pong(Vec<u8>),
     /// A Close frame with its number.
     Close(u16),
     /// The socket ended; `true` stands for a reset.
@@ -69,6 +70,11 @@ impl<S: Read + Write> RawClient<S> {
         let mut head = vec!["Host: 127.0.0.1", UPGRADE, "Connection: Upgrade", VERSION, KEY];
         head.extend(lines);
         Self::request_on(stream, "GET /v1/ws HTTP/1.1", &head).map(|(client, _)| client)
+    }
+
+    /// Goes on with a stream on which the handshake was done.
+    pub fn opened(stream: S) -> Self {
+        Self { stream, received: Vec::new() }
     }
 
     /// Sends a request on a stream that is open, and takes what comes.
@@ -148,7 +154,7 @@ impl<S: Read + Write> RawClient<S> {
             match self.next() {
                 Incoming::Json(frame) if frame["type"] == kind => return frame,
                 Incoming::Json(frame) if frame["type"] == "error" => panic!("{frame}"),
-                Incoming::Json(_) | Incoming::Ping(_) => {}
+                Incoming::Json(_) | Incoming::Ping(_) | Incoming::Pong(_) => {}
                 other => panic!("waited for {kind}, got {other:?}"),
             }
         }
@@ -195,6 +201,7 @@ impl<S: Read + Write> RawClient<S> {
             TEXT => Incoming::Json(serde_json::from_slice(&payload).expect("frames are JSON")),
             BINARY => Incoming::Binary(payload),
             PING => Incoming::Ping(payload),
+            PONG => Incoming::Pong(payload),
             CLOSE => Incoming::Close(u16::from_be_bytes([payload[0], payload[1]])),
             other => panic!("opcode {other}"),
         })
@@ -231,6 +238,7 @@ pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
 
 pub const UPGRADE: &str = "Upgrade: websocket";
 pub const VERSION: &str = "Sec-WebSocket-Version: 13";
