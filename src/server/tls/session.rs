@@ -10,14 +10,12 @@ use tokio::net::TcpStream;
 
 /// What is sealed and opened for one connection. Nothing here waits.
 ///
-/// At most one record of plaintext is on its way: it counts as written when the
-/// last byte of its record is in the socket, and until then stands in the outbox
-/// like all that is unsent. So the bound on unsent bytes holds with TLS as it
-/// does without, but for the one sealed copy of [`RECORD_BYTES_MAX`].
+/// Plaintext counts as written when it is sealed, for a sealed record can't be
+/// taken back, and the shard takes back what the peer has nothing of. Nothing is
+/// sealed while something sealed waits for the socket: beside what the shard has
+/// unsent, at most one record of [`RECORD_BYTES_MAX`] stands here.
 pub(in crate::server) struct Session {
     connection: ServerConnection,
-    /// Bytes of plaintext in the record that the socket has not wholly taken.
-    sealed: usize,
 }
 
 /// What was opened for the shard.
@@ -34,28 +32,29 @@ pub(in crate::server) enum Opened {
 impl Session {
     /// Goes on with a connection whose handshake is done.
     pub(in crate::server) fn new(connection: ServerConnection) -> Self {
-        Self { connection, sealed: 0 }
+        Self { connection }
     }
 
-    /// Writes the beginning of what `plain` returns, and returns how much of it the
-    /// socket has taken. Until then it must begin with the same bytes, and is not
-    /// asked for again.
+    /// Seals the beginning of what `plain` returns and writes it, as far as the
+    /// socket takes it; returns how much was sealed. `plain` is asked only when
+    /// nothing is left of the record before.
     ///
     /// # Errors
     ///
-    /// As the socket's; `WouldBlock` while a part of the record is still here.
+    /// As the socket's; `WouldBlock` while a part of the record before is here.
     pub(in crate::server) fn write<'p>(
         &mut self,
         stream: &TcpStream,
         plain: impl FnOnce() -> &'p [u8],
     ) -> io::Result<usize> {
-        if self.sealed == 0 {
-            let plain = plain();
-            let record = &plain[..plain.len().min(RECORD_BYTES_MAX)];
-            self.sealed = self.connection.writer().write(record)?;
-        }
         self.flush(stream)?;
-        Ok(std::mem::take(&mut self.sealed))
+        let plain = plain();
+        let record = &plain[..plain.len().min(RECORD_BYTES_MAX)];
+        let sealed = self.connection.writer().write(record)?;
+        match self.flush(stream) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(sealed),
+        }
     }
 
     /// Writes what is sealed.
@@ -118,7 +117,7 @@ impl Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("sealed", &self.sealed).finish_non_exhaustive()
+        f.debug_struct("Session").finish_non_exhaustive()
     }
 }
 
