@@ -32,6 +32,7 @@ use crate::server::config::ServerConfig;
 use crate::server::inquiry::Workers;
 use crate::server::settings::EdgeTerms;
 use crate::server::settings::Terms;
+use crate::server::tls::keeper::Keeper;
 use crate::server::token::AuthConfig;
 use crate::server::token::Verifier;
 use crate::telemetry::events::ConfigApplied;
@@ -67,6 +68,8 @@ pub(in crate::app) struct Targets {
     pub(in crate::app) workers: Workers,
     pub(in crate::app) health: Arc<ReplicaHealth>,
     pub(in crate::app) drain: Rc<Cell<DrainTimes>>,
+    /// Looks after the certificate by itself, and sooner when asked.
+    pub(in crate::app) certificate: Option<Keeper>,
 }
 
 /// How the process goes away.
@@ -104,6 +107,9 @@ impl Reloader {
         loop {
             select! {
                 Some(ReloadSignal) = self.reloads.asked.recv() => {
+                    if let Some(certificate) = &self.targets.certificate {
+                        certificate.reload_now();
+                    }
                     let loaded = self.load().await;
                     self.take(loaded).await;
                 }
@@ -160,7 +166,7 @@ impl Reloader {
 
     /// Hands out what may change; returns how many subscriptions that ended.
     async fn put_in_force(&self, config: &Config) -> usize {
-        let Targets { verifier, workers, health, drain } = &self.targets;
+        let Targets { verifier, workers, health, drain, certificate: _ } = &self.targets;
         let channels = Arc::new(config.channels.clone());
         // Before the channels: their rules may speak of claims that were not kept.
         if let (AuthConfig::Tokens(_), AuthConfig::Tokens(keys)) =

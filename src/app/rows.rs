@@ -18,6 +18,7 @@ use crate::protocol::frame::Encoding;
 use crate::registry::history::Sweep;
 use crate::registry::history::SweepState;
 use crate::registry::message::SourceFailure;
+use crate::server::network::written;
 use crate::tenancy::channel::Channel;
 use crate::tenancy::channel::ChannelSource;
 use crate::tenancy::rule::TenancyRule;
@@ -37,6 +38,7 @@ pub(in crate::app) fn connection(worker: usize, view: &ConnectionView) -> Value 
         "subject": principal.and_then(|principal| principal.subject.as_deref()),
         "age_seconds": view.age.as_secs(),
         "user_agent": view.user_agent,
+        "address": view.address.map(|address| written(address).to_string()),
         "encoding": match view.encoding {
             Encoding::Json => "json",
             Encoding::Protobuf => "protobuf",

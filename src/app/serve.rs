@@ -146,7 +146,8 @@ pub async fn serve(
     let upkeep = spawn_local(fold_metrics(health.recorder.clone()));
     let reloader = reloads.map(|reloads| {
         let (workers, health) = (clients.inquiries().clone(), Arc::clone(&health));
-        let targets = Targets { verifier, workers, health, drain: Rc::clone(&drain) };
+        let (drain, certificate) = (Rc::clone(&drain), clients.tls().cloned());
+        let targets = Targets { verifier, workers, health, drain, certificate };
         spawn_local(Reloader::new(reloads, targets, config).run())
     });
 
@@ -190,6 +191,7 @@ impl Parts {
     fn start(config: Config, tracing: &Tracing) -> anyhow::Result<Self> {
         let Config {
             server,
+            tls,
             admin,
             admin_token,
             mut kafka,
@@ -206,7 +208,7 @@ impl Parts {
         let recorder = Recorder::of_process();
         let channels = Arc::new(channels);
         let verifier = Verifier::new(auth, channels.claims());
-        let server_settings = ServerSettings::new(&server, verifier.anonymous());
+        let server_settings = ServerSettings::new(&server, verifier.anonymous()).with_tls(tls);
         let workers = server_settings.workers;
         let verifier = Arc::new(verifier);
         let directory = Arc::new(Directory::new(workers.get()).with_labels(

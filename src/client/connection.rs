@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::connect_async_with_config;
+use tokio_tungstenite::connect_async_tls_with_config;
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::http::header;
 use tokio_tungstenite::tungstenite::http::response::Response;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use crate::client::trust::Trust;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::close_code::Reconnect;
 use crate::protocol::frame::ClientFrame;
@@ -41,6 +42,16 @@ impl Connection {
     ///
     /// Nobody there, or an answer that is no WebSocket of Brücke's.
     pub async fn open(url: &str) -> Result<Self, Ended> {
+        Self::open_trusting(url, &Trust::System).await
+    }
+
+    /// Connects to `url`, where that is `wss://` to whom `trust` believes.
+    ///
+    /// # Errors
+    ///
+    /// Nobody there whom it believes, or an answer that is no WebSocket of
+    /// Brücke's.
+    pub async fn open_trusting(url: &str, trust: &Trust) -> Result<Self, Ended> {
         let mut request = url.into_client_request().map_err(unusable)?;
         let subprotocol = HeaderValue::from_static(Encoding::Json.subprotocol());
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
@@ -48,14 +59,13 @@ impl Connection {
             .read_buffer_size(READ_BUFFER_BYTES)
             .max_message_size(Some(SERVER_FRAME_BYTES_MAX))
             .max_frame_size(Some(SERVER_FRAME_BYTES_MAX));
-        let (socket, _) =
-            connect_async_with_config(request, Some(config), true).await.map_err(|error| {
-                match error {
-                    SocketError::Http(response) => refused(&response),
-                    SocketError::Url(_) | SocketError::HttpFormat(_) => unusable(error),
-                    error => Ended::Unreachable(error.to_string()),
-                }
-            })?;
+        let connected =
+            connect_async_tls_with_config(request, Some(config), true, trust.connector()).await;
+        let (socket, _) = connected.map_err(|error| match error {
+            SocketError::Http(response) => refused(&response),
+            SocketError::Url(_) | SocketError::HttpFormat(_) => unusable(error),
+            error => Ended::Unreachable(error.to_string()),
+        })?;
         Ok(Self { socket, silence_max: SILENCE_MAX })
     }
 

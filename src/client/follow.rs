@@ -15,6 +15,7 @@ use crate::client::credentials::Credentials;
 use crate::client::ranges::RangeChecker;
 use crate::client::ranges::Violation;
 use crate::client::retry::Retry;
+use crate::client::trust::Trust;
 use crate::protocol::close_code::Reconnect;
 use crate::protocol::frame::ClientFrame;
 use crate::protocol::frame::ErrorFrame;
@@ -53,6 +54,7 @@ pub struct Wish {
 #[derive(Debug)]
 pub struct Follower {
     wish: Wish,
+    trust: Trust,
     checker: RangeChecker,
     retry: Retry,
     /// The replica to connect to next, counted on without end.
@@ -104,6 +106,7 @@ impl Follower {
         };
         Self {
             wish,
+            trust: Trust::System,
             checker,
             retry: Retry::new(seed),
             replica: 0,
@@ -112,6 +115,12 @@ impl Follower {
             line: None,
             told: VecDeque::new(),
         }
+    }
+
+    /// Believes others than the system's certificates.
+    #[must_use]
+    pub fn with_trust(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 
     /// Returns where to go on, once everything told so far has been dealt with;
@@ -164,7 +173,7 @@ impl Follower {
         }
         let url = &self.wish.urls[self.replica % self.wish.urls.len()];
         let deadline = Instant::now() + CONNECT_MAX;
-        let opened = timeout_at(deadline, Connection::open(url)).await;
+        let opened = timeout_at(deadline, Connection::open_trusting(url, &self.trust)).await;
         let opened = match opened.unwrap_or(Err(Ended::Silent(CONNECT_MAX))) {
             Ok(connection) => connection,
             Err(ended) => return self.come_back(&ended, None, token),

@@ -21,6 +21,7 @@ use crate::config::reload::ReloadConfig;
 use crate::config::values::Secret;
 use crate::kafka::config::KafkaConfig;
 use crate::server::config::ServerConfig;
+use crate::server::tls::pair::PairFiles;
 use crate::server::token::AuthConfig;
 use crate::telemetry::config::LogConfig;
 use crate::telemetry::config::MetricsConfig;
@@ -37,6 +38,7 @@ pub mod kafka;
 mod loader;
 pub mod problem;
 pub mod reload;
+mod server;
 pub mod template;
 pub mod values;
 
@@ -44,6 +46,8 @@ pub mod values;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub server: ServerConfig,
+    /// The certificate of the clients' listener; `None` without TLS.
+    pub tls: Option<PairFiles>,
     pub admin: AdminConfig,
     /// Shown by whoever uses the admin interface.
     pub admin_token: Option<Secret>,
@@ -91,6 +95,10 @@ pub fn load(
 fn compose(loader: &mut Loader) -> Option<Config> {
     let mut section = loader.section("server");
     let server = section.read::<ServerConfig>();
+    let tls = server.as_ref().and_then(|settings| server::tls(&mut section, settings));
+    if let Some(settings) = &server {
+        server::check_proxies(&mut section, settings);
+    }
     section.finish();
 
     let mut section = loader.section("admin");
@@ -141,6 +149,7 @@ fn compose(loader: &mut Loader) -> Option<Config> {
     }
     Some(Config {
         server,
+        tls: tls?,
         admin,
         admin_token,
         kafka: kafka?,

@@ -12,6 +12,7 @@ use crate::delivery::tally::TallySlot;
 use crate::protocol::frame::Encoding;
 use crate::protocol::websocket::read::FrameReader;
 use crate::tenancy::principal::Principal;
+use crate::types::address::ClientAddress;
 use crate::types::ids::ConnectionId;
 use crate::types::trace::Origin;
 
@@ -24,6 +25,8 @@ pub struct Opening {
     pub principal: Option<Arc<Principal>>,
     /// What the client says it is, in a few words; only operators see it.
     pub user_agent: Option<Box<str>>,
+    /// Where the client is, as far as is known; only operators see it.
+    pub address: Option<ClientAddress>,
     /// The span of the handshake, where it is traced: what the client asks for
     /// is then traced below it.
     pub trace: Option<Origin>,
@@ -37,6 +40,7 @@ pub(in crate::delivery) struct Connection {
     pub(in crate::delivery) encoding: Encoding,
     pub(in crate::delivery) opened_at: Instant,
     pub(in crate::delivery) user_agent: Option<Box<str>>,
+    pub(in crate::delivery) address: Option<ClientAddress>,
     pub(in crate::delivery) phase: Phase,
     pub(in crate::delivery) reader: FrameReader,
     /// Places stay where they are while anybody knows them by number.

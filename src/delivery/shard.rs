@@ -176,6 +176,7 @@ impl Shard {
             encoding: opening.encoding,
             opened_at: now.instant,
             user_agent: opening.user_agent,
+            address: opening.address,
             phase: Phase::Arriving { deadline },
             reader: FrameReader::new(CLIENT_FRAME_UNAUTHENTICATED_BYTES_MAX),
             subscriptions: Vec::new(),

@@ -293,6 +293,7 @@ mod tests {
             outbox,
             opened_at: now.instant,
             user_agent: None,
+            address: None,
             mark: Mark::Clean,
             pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None, unsent_since: None },
             bucket: Bucket::full(&Settings::default(), now.instant),

@@ -19,6 +19,7 @@ use crate::protocol::close_code::CloseCode;
 use crate::protocol::frame::Encoding;
 use crate::tenancy::principal::Principal;
 use crate::tenancy::revocation::Revoked;
+use crate::types::address::ClientAddress;
 use crate::types::filter::KeyFilter;
 use crate::types::ids::ChannelName;
 use crate::types::ids::ConnectionId;
@@ -109,6 +110,7 @@ pub struct ConnectionView {
     pub principal: Option<Arc<Principal>>,
     pub age: Duration,
     pub user_agent: Option<Box<str>>,
+    pub address: Option<ClientAddress>,
     pub encoding: Encoding,
     pub subscriptions: usize,
     pub behind: usize,
@@ -274,6 +276,7 @@ impl Shard {
             principal: connection.principal().cloned(),
             age: now.instant.saturating_duration_since(connection.opened_at),
             user_agent: connection.user_agent.clone(),
+            address: connection.address,
             encoding: connection.encoding,
             subscriptions: 0,
             behind: 0,

@@ -1,10 +1,14 @@
 //! What an operator may set about the client listener.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::delivery::settings::Settings;
+use crate::server::forwarded::ForwardedHeader;
+use crate::server::network::Network;
 use crate::server::origin::Origin;
+use crate::server::proxy_protocol::ProxyProtocol;
 use crate::types::setting::ByteSize;
 use crate::types::setting::default;
 use crate::types::setting::settings;
@@ -13,9 +17,33 @@ use crate::types::setting::unset;
 settings! {
     /// The listener that clients connect to, and the limits of each connection.
     pub struct ServerConfig {
-        /// Address and port that clients connect to. Loopback by default: put a
-        /// proxy that speaks TLS in front before you open it to others.
+        /// Address and port that clients connect to. Loopback by default: before
+        /// you open it to others set `tls_certificate_file`, or put a proxy that
+        /// speaks TLS in front.
         pub listen: SocketAddr = default("127.0.0.1:8080"),
+        /// Certificate that clients are shown, and those that lead to its root
+        /// (PEM). With it clients connect by `wss://` and TLS 1.2 or 1.3, and not
+        /// otherwise. The file is looked at every 2 seconds: a new pair serves new
+        /// connections, and those that are there stay. Costs 7 KB more for each
+        /// connection, and a signature for each handshake.
+        pub tls_certificate_file: Option<PathBuf> = unset("/etc/brucke/tls/tls.crt"),
+        /// Private key of that certificate (PEM), without a passphrase.
+        pub tls_key_file: Option<PathBuf> = unset("/etc/brucke/tls/tls.key"),
+        /// Proxies whose word about clients' addresses is believed, as networks or
+        /// addresses. Nobody else's is: whatever else a client sends of the kind
+        /// changes nothing. Empty: a client's address is that of its connection.
+        pub trusted_proxies: Vec<Network> = default("[]"),
+        /// `"v2"`: each connection of the trusted proxies begins with a header of
+        /// PROXY protocol v2, and is refused without; `"off"`: none does.
+        pub proxy_protocol: ProxyProtocol = default("off"),
+        /// Header in which the trusted proxies name whom they heard:
+        /// `"x-forwarded-for"`, `"forwarded"` (RFC 7239) or `"none"`. Name the one
+        /// that they write: the other is whatever a client sent.
+        pub forwarded_header: ForwardedHeader = default("none"),
+        /// Connections that one client address may hold at this replica; one more is
+        /// refused with 429. IPv6 counts by its first 64 bits. 0: no limit. Many
+        /// people share an address, and behind a proxy that says nothing all do.
+        pub connections_per_address_max: u32 = default("0").within("0", "10000000"),
         /// Worker threads, each with its own share of the connections. Unset: as
         /// many as the machine has cores.
         pub workers: Option<u32> = unset("4").within("1", "1024"),
@@ -34,7 +62,8 @@ settings! {
         pub token_in_query: bool = default("false"),
         /// Connections that the process holds; one more is refused with 503.
         pub connections_max: u32 = default("100000").within("1", "10000000"),
-        /// Time for the head of a request to arrive.
+        /// Time for a proxy's header and the handshake of TLS, and again for the
+        /// head of a request, to arrive.
         pub handshake_timeout: Duration = default("5s").within("100ms", "1m"),
         /// Time from the handshake until a token must have arrived.
         pub authentication_timeout: Duration = default("5s").within("100ms", "1m"),

@@ -1,6 +1,8 @@
 //! One client's socket, and the small task that waits for it.
 
 use std::cell::Cell;
+use std::cell::RefCell;
+use std::cell::RefMut;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -19,7 +21,10 @@ use tokio::time::Instant;
 use tokio::time::timeout_at;
 
 use crate::delivery::subscription::ConnectionKey;
+use crate::server::places::Place;
 use crate::server::settings::SocketSettings;
+use crate::server::stream::ClientStream;
+use crate::server::tls::session::Session;
 use crate::server::worker::Worker;
 use crate::types::ids::ConnectionId;
 
@@ -30,9 +35,14 @@ pub(in crate::server) struct Link {
     /// As the client knows it and the log names it.
     pub(in crate::server) id: ConnectionId,
     pub(in crate::server) stream: TcpStream,
+    /// What stands before the socket, with TLS. Boxed, for most of a connection
+    /// is small, and without TLS this is a pointer to nothing.
+    tls: Option<Box<RefCell<Session>>>,
     phase: Cell<Phase>,
     /// Wakes the task; `None` before its first turn.
     task: Cell<Option<Waker>>,
+    /// Its place among those of its address, for as long as the socket is there.
+    _place: Option<Box<Place>>,
 }
 
 /// What the task waits for.
@@ -50,9 +60,18 @@ impl Link {
     pub(in crate::server) fn new(
         key: ConnectionKey,
         id: ConnectionId,
-        stream: TcpStream,
+        stream: ClientStream,
+        place: Option<Box<Place>>,
     ) -> Rc<Self> {
-        Rc::new(Self { key, id, stream, phase: Cell::new(Phase::Reading), task: Cell::new(None) })
+        let (stream, tls) = stream.into_parts();
+        let tls = tls.map(|session| Box::new(RefCell::new(session)));
+        let phase = Cell::new(Phase::Reading);
+        Rc::new(Self { key, id, stream, tls, phase, task: Cell::new(None), _place: place })
+    }
+
+    /// Returns what stands before the socket; `None` without TLS.
+    pub(in crate::server) fn tls(&self) -> Option<RefMut<'_, Session>> {
+        self.tls.as_ref().map(|session| session.borrow_mut())
     }
 
     /// Notes that the socket takes no more for now.
@@ -172,6 +191,26 @@ pub(in crate::server) fn tune(stream: &TcpStream, settings: SocketSettings) -> i
         socket.set_tcp_user_timeout(Some(settings.user_timeout))?;
     }
     Ok(())
+}
+
+/// Says that nothing more comes in the words of TLS, if it is spoken, and then
+/// ends the connection in order.
+pub(in crate::server) async fn finish(link: &Link) {
+    let told = async {
+        link.tls()?.end();
+        loop {
+            let told = link.tls()?.flush(&link.stream);
+            match told {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    link.stream.writable().await.ok()?;
+                }
+                Ok(()) | Err(_) => return Some(()),
+            }
+        }
+    };
+    // A peer that does not read is not waited for.
+    let _ = timeout_at(Instant::now() + LINGER_MAX, told).await;
+    linger(&link.stream).await;
 }
 
 /// Ends a connection in order: says that no more comes, then reads what is

@@ -20,6 +20,7 @@ use actix_http::error::DispatchError;
 use actix_http::h1::Codec;
 use actix_server::Server;
 use actix_server::ServerHandle;
+use actix_service::Service;
 use actix_service::ServiceFactory;
 use actix_service::fn_factory;
 use actix_service::fn_service;
@@ -42,14 +43,21 @@ use tokio::time::timeout;
 use crate::delivery::shard::Shard;
 use crate::registry::directory::Directory;
 use crate::registry::message::Command;
+use crate::server::arrival::Arrivals;
+use crate::server::arrival::Arrived;
+use crate::server::arrival::Unfit;
 use crate::server::driver;
 use crate::server::driver::Order;
 use crate::server::inquiry::Workers;
+use crate::server::network::Trusted;
+use crate::server::places::Places;
 use crate::server::pulse::Pulses;
 use crate::server::refusal::Refusal;
 use crate::server::routes;
 use crate::server::routes::Gate;
 use crate::server::settings::ServerSettings;
+use crate::server::stream::ClientStream;
+use crate::server::tls::keeper::Keeper;
 use crate::server::token::TokenError;
 use crate::server::upgrade;
 use crate::server::worker::Worker;
@@ -89,6 +97,7 @@ pub struct Listener {
     drained: mpsc::Receiver<ShardId>,
     pulses: Pulses,
     inquiries: Workers,
+    tls: Option<Keeper>,
 }
 
 /// How a drain ended.
@@ -110,6 +119,12 @@ impl Listener {
         recorder::begin(metric::HANDSHAKE_REFUSALS, "reason", Refusal::reasons());
         let reasons = TokenError::ALL.map(TokenError::reason);
         recorder::begin(metric::TOKEN_REFUSALS, "reason", reasons);
+        recorder::begin(metric::HANDSHAKE_REFUSALS, "reason", Unfit::REASONS);
+        let trusted = Trusted::new(&settings.proxies.trusted);
+        let tls = settings.tls.as_ref().map(Keeper::load).transpose();
+        let tls = tls.map_err(|error| io::Error::other(format!("a file of TLS {error}")))?;
+        let arrivals = Arrivals::new(settings, trusted.clone(), tls.clone());
+        let places = Places::new(settings.connections_per_address_max);
         let workers = settings.workers.get();
         let socket = bind(settings.address)?;
         let address = socket.local_addr()?;
@@ -147,7 +162,15 @@ impl Listener {
                     inquiries,
                 );
                 spawn_local(drive);
-                service(&settings, &parts, worker)
+                let gate = Gate {
+                    worker: Rc::clone(&worker),
+                    authentication: settings.authentication.clone(),
+                    verifier: Arc::clone(&parts.verifier),
+                    trusted: trusted.clone(),
+                    forwarded_header: settings.proxies.header,
+                    places: Arc::clone(&places),
+                };
+                service(&settings, gate, arrivals.clone())
             }
         };
         let server = Server::build()
@@ -161,7 +184,10 @@ impl Listener {
                 ListenerFailed { error }.emit();
             }
         });
-        Ok(Self { address, socket, server: handle, orders, drained, pulses, inquiries })
+        if let Some(keeper) = &tls {
+            spawn_local(keeper.clone().watch());
+        }
+        Ok(Self { address, socket, server: handle, orders, drained, pulses, inquiries, tls })
     }
 
     /// Returns where clients connect.
@@ -182,6 +208,11 @@ impl Listener {
     /// Returns the way by which operators ask the workers.
     pub fn inquiries(&self) -> &Workers {
         &self.inquiries
+    }
+
+    /// Returns what keeps the certificate; `None` without TLS.
+    pub fn tls(&self) -> Option<&Keeper> {
+        self.tls.as_ref()
     }
 
     /// Lets nobody in any more, and sends everybody away over `window`.
@@ -213,16 +244,12 @@ impl Listener {
 /// Returns what serves the connections of one worker.
 fn service(
     settings: &ServerSettings,
-    parts: &WorkerParts,
-    worker: Rc<Worker>,
+    gate: Gate,
+    arrivals: Arrivals,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
 + use<> {
-    let gate = web::Data::new(Gate {
-        worker: Rc::clone(&worker),
-        authentication: settings.authentication.clone(),
-        verifier: Arc::clone(&parts.verifier),
-    });
-    let upgradable = App::new().app_data(gate).configure(routes::upgradable);
+    let worker = Rc::clone(&gate.worker);
+    let upgradable = App::new().app_data(web::Data::new(gate)).configure(routes::upgradable);
     let upgradable = Rc::new(map_config(upgradable, |()| AppConfig::default()));
     let plain = map_config(App::new().configure(routes::plain), |()| AppConfig::default());
     let upgrade = fn_factory(move || {
@@ -230,7 +257,7 @@ fn service(
         async move {
             let application = Rc::new(upgradable.new_service(()).await?);
             Ok::<_, ()>(fn_service(
-                move |(request, framed): (Request, Framed<TcpStream, Codec>)| {
+                move |(request, framed): (Request, Framed<ClientStream, Codec>)| {
                     let (application, worker) = (Rc::clone(&application), Rc::clone(&worker));
                     async move {
                         let sockets = worker.edge().sockets;
@@ -241,16 +268,30 @@ fn service(
             ))
         }
     });
-    HttpService::build()
+    let http = HttpService::build()
         .keep_alive(KeepAlive::Disabled)
         .client_request_timeout(settings.head_timeout)
         // For refusals of requests whose body never comes. WebSockets have left
         // actix by then, and their closing handshakes are the shard's.
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .upgrade(upgrade)
-        .h1(plain)
-        .tcp()
+        .h1(plain);
+    let http = Rc::new(http);
+    fn_factory(move || {
+        let (http, arrivals) = (Rc::clone(&http), arrivals.clone());
+        async move {
+            let http = Rc::new(http.new_service(()).await?);
+            Ok::<_, ()>(fn_service(move |socket: TcpStream| {
+                let (http, arrivals) = (Rc::clone(&http), arrivals.clone());
+                async move {
+                    match arrivals.admit(socket).await {
+                        Some(Arrived { stream, peer }) => http.call((stream, peer)).await,
+                        None => Ok(()),
+                    }
+                }
+            }))
+        }
+    })
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

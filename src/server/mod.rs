@@ -17,20 +17,27 @@
 //! room decides nothing about delivery: it reads, writes, tells the time and
 //! does what the shard says. It never knows Kafka.
 
+mod arrival;
 pub mod config;
 mod driver;
+pub mod forwarded;
 mod handshake;
 pub mod inquiry;
 pub mod key;
 mod link;
 pub mod listener;
+pub mod network;
 pub mod origin;
+mod places;
+pub mod proxy_protocol;
 pub mod pulse;
 mod refusal;
 mod routes;
 pub mod settings;
 pub mod signing_key;
+mod stream;
 pub mod system;
+pub mod tls;
 pub mod token;
 mod upgrade;
 mod worker;

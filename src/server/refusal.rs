@@ -12,6 +12,8 @@ use actix_web::http::header;
 pub(in crate::server) enum Refusal {
     /// Every place for a connection is taken.
     Full,
+    /// Every place of the client's address is taken.
+    AddressFull,
     /// This replica is going away.
     Draining,
     NotFound,
@@ -37,6 +39,7 @@ impl Refusal {
     pub(in crate::server) fn reasons() -> impl Iterator<Item = &'static str> {
         let all = [
             Self::Full,
+            Self::AddressFull,
             Self::Draining,
             Self::NotFound,
             Self::MethodNotAllowed,
@@ -56,6 +59,7 @@ impl Refusal {
     pub(in crate::server) fn row(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::AddressFull => (StatusCode::TOO_MANY_REQUESTS, "address_full"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -76,7 +80,7 @@ impl Refusal {
         let mut response = HttpResponse::build(status);
         response.force_close();
         match self {
-            Self::Full | Self::Draining => {
+            Self::Full | Self::AddressFull | Self::Draining => {
                 response.insert_header((header::RETRY_AFTER, self.retry_after().as_secs()));
             }
             Self::MethodNotAllowed => {
@@ -97,6 +101,7 @@ impl Refusal {
     fn message(&self) -> &str {
         match self {
             Self::Full => "the server has no room for another connection; try again later",
+            Self::AddressFull => "there are too many connections from this address; close some",
             Self::Draining => "this server is going away; connect again and reach another",
             Self::NotFound => "there is nothing here; WebSockets are at /v1/ws",
             Self::MethodNotAllowed => "only GET is answered here",

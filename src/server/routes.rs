@@ -1,6 +1,7 @@
 //! The routes of the clients' listener.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +17,14 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use crate::delivery::connection::Opening;
+use crate::server::forwarded;
+use crate::server::forwarded::ForwardedHeader;
 use crate::server::handshake;
+use crate::server::network::Trusted;
+use crate::server::network::told;
+use crate::server::places::NoPlace;
+use crate::server::places::Place;
+use crate::server::places::Places;
 use crate::server::refusal::Refusal;
 use crate::server::settings::Authentication;
 use crate::server::worker;
@@ -32,11 +40,25 @@ pub(in crate::server) struct Gate {
     pub(in crate::server) worker: Rc<Worker>,
     pub(in crate::server) authentication: Authentication,
     pub(in crate::server) verifier: Arc<dyn Verify>,
+    /// Whose word about addresses is believed, and where it stands.
+    pub(in crate::server) trusted: Trusted,
+    pub(in crate::server) forwarded_header: ForwardedHeader,
+    pub(in crate::server) places: Arc<Places>,
 }
 
 /// Marks an answer whose connection becomes a WebSocket.
 #[derive(Debug)]
-pub(in crate::server) struct Takeover(pub(in crate::server) Opening);
+pub(in crate::server) struct Takeover {
+    pub(in crate::server) opening: Opening,
+    pub(in crate::server) client: Client,
+}
+
+/// Where a client is, and its place among those of its address.
+#[derive(Debug)]
+pub(in crate::server) struct Client {
+    pub(in crate::server) address: Option<IpAddr>,
+    pub(in crate::server) place: Option<Box<Place>>,
+}
 
 /// Adds the routes of requests whose stream can be taken over.
 pub(in crate::server) fn upgradable(config: &mut web::ServiceConfig) {
@@ -56,7 +78,19 @@ async fn connect(
     payload: web::Payload,
     gate: web::Data<Gate>,
 ) -> HttpResponse {
-    admit(&request, payload, &gate).unwrap_or_else(|refusal| refuse(&refusal))
+    let address = address(&request, &gate);
+    admit(&request, payload, &gate, address).unwrap_or_else(|refusal| refuse(&refusal, address))
+}
+
+/// Returns where the client is, by the word of the proxies that are trusted.
+fn address(request: &HttpRequest, gate: &Gate) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip().to_canonical();
+    Some(forwarded::client(request.headers(), gate.forwarded_header, peer, &gate.trusted))
+}
+
+/// Returns where the peer is.
+fn peer(request: &HttpRequest) -> Option<IpAddr> {
+    request.peer_addr().map(|peer| peer.ip().to_canonical())
 }
 
 /// Refuses a request whose stream can't be taken over.
@@ -70,7 +104,7 @@ async fn refuse_plain(request: HttpRequest, payload: web::Payload) -> HttpRespon
         (PATH, _) => Refusal::MethodNotAllowed,
         _ => Refusal::NotFound,
     };
-    refuse(&refusal).map_body(|_, body| keep(payload, body))
+    refuse(&refusal, peer(&request)).map_body(|_, body| keep(payload, body))
 }
 
 /// Returns a body that keeps `payload` until it is sent.
@@ -84,18 +118,18 @@ fn keep(payload: web::Payload, body: BoxBody) -> BoxBody {
     BoxBody::new(SizedStream::new(length, bytes))
 }
 
-async fn refuse_method() -> HttpResponse {
-    refuse(&Refusal::MethodNotAllowed)
+async fn refuse_method(request: HttpRequest) -> HttpResponse {
+    refuse(&Refusal::MethodNotAllowed, peer(&request))
 }
 
-async fn refuse_path() -> HttpResponse {
-    refuse(&Refusal::NotFound)
+async fn refuse_path(request: HttpRequest) -> HttpResponse {
+    refuse(&Refusal::NotFound, peer(&request))
 }
 
 /// Answers with a refusal, and counts it.
-pub(in crate::server) fn refuse(refusal: &Refusal) -> HttpResponse {
+pub(in crate::server) fn refuse(refusal: &Refusal, address: Option<IpAddr>) -> HttpResponse {
     let (status, reason) = refusal.row();
-    HandshakeRefused { reason, status: status.as_u16() }.emit();
+    HandshakeRefused { reason, status: status.as_u16(), address }.emit();
     refusal.response()
 }
 
@@ -105,8 +139,10 @@ fn admit(
     request: &HttpRequest,
     payload: web::Payload,
     gate: &Gate,
+    address: Option<IpAddr>,
 ) -> Result<HttpResponse, Refusal> {
     gate.worker.room()?;
+    let place = gate.places.take(address).map_err(|NoPlace| Refusal::AddressFull)?;
     let handshake = handshake::read(request.head(), &gate.worker.edge().rules)?;
     let principal = match (&gate.authentication, handshake.token) {
         (Authentication::Off(principal), _) => Some(Arc::clone(principal)),
@@ -125,8 +161,14 @@ fn admit(
     let (mut response, _, _) =
         actix_ws::handle_with_protocols(request, payload, handshake.subprotocol.as_slice())
             .map_err(|_| Refusal::BadHandshake("the handshake is not one of RFC 6455"))?;
-    let opening = Opening { encoding: handshake.encoding, principal, user_agent, trace: None };
-    response.extensions_mut().insert(Takeover(opening));
+    let opening = Opening {
+        encoding: handshake.encoding,
+        principal,
+        user_agent,
+        address: address.map(told),
+        trace: None,
+    };
+    response.extensions_mut().insert(Takeover { opening, client: Client { address, place } });
     Ok(response)
 }
 

@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use crate::delivery::settings::Settings;
 use crate::server::config::ServerConfig;
+use crate::server::forwarded::ForwardedHeader;
+use crate::server::network::Network;
 use crate::server::origin::Origin;
+use crate::server::proxy_protocol::ProxyProtocol;
+use crate::server::tls::pair::PairFiles;
 use crate::tenancy::channel::Channels;
 use crate::tenancy::principal::Principal;
 
@@ -22,6 +26,20 @@ pub struct ServerSettings {
     pub head_timeout: Duration,
     pub edge: EdgeTerms,
     pub authentication: Authentication,
+    /// The certificate that clients are shown; `None` without TLS.
+    pub tls: Option<PairFiles>,
+    pub proxies: Proxies,
+    /// Connections that one client address may hold; 0 for any number.
+    pub connections_per_address_max: u32,
+}
+
+/// Who says where clients are, and how.
+#[derive(Debug, Clone)]
+pub struct Proxies {
+    /// The only ones who are believed.
+    pub trusted: Vec<Network>,
+    pub protocol: ProxyProtocol,
+    pub header: ForwardedHeader,
 }
 
 /// What a worker serves its clients by: a reload puts others in their place.
@@ -101,7 +119,20 @@ impl ServerSettings {
                 None => Authentication::Required,
                 Some(principal) => Authentication::Off(Arc::new(principal)),
             },
+            tls: None,
+            proxies: Proxies {
+                trusted: config.trusted_proxies.clone(),
+                protocol: config.proxy_protocol,
+                header: config.forwarded_header,
+            },
+            connections_per_address_max: config.connections_per_address_max,
         }
+    }
+
+    /// Speaks TLS with this certificate, if any.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<PairFiles>) -> Self {
+        Self { tls, ..self }
     }
 }
 

@@ -21,7 +21,6 @@ use actix_web::dev::ServiceResponse;
 use actix_web::http::ConnectionType;
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
@@ -30,6 +29,7 @@ use crate::server::refusal::Refusal;
 use crate::server::routes;
 use crate::server::routes::Takeover;
 use crate::server::settings::SocketSettings;
+use crate::server::stream::ClientStream;
 use crate::server::worker::Worker;
 use crate::telemetry::events::HandshakeFailed;
 use crate::telemetry::traces::handshake::HandshakeSpan;
@@ -41,7 +41,7 @@ pub(in crate::server) async fn serve<S, B>(
     worker: &Rc<Worker>,
     sockets: SocketSettings,
     request: Request,
-    framed: Framed<TcpStream, Codec>,
+    framed: Framed<ClientStream, Codec>,
 ) where
     S: Service<Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
     B: MessageBody + 'static,
@@ -62,13 +62,13 @@ pub(in crate::server) async fn serve<S, B>(
             handshake.answered(response.status().as_u16());
             respond(parts, response).await
         }
-        Some(Takeover(mut opening)) => {
+        Some(Takeover { mut opening, client }) => {
             opening.trace = handshake.origin();
             // The place is taken before the answer is written, so that nobody is
             // welcomed and then sent away.
             match worker.open(opening) {
                 Err(reason) => {
-                    response = routes::refuse(&Refusal::from(reason));
+                    response = routes::refuse(&Refusal::from(reason), client.address);
                     handshake.answered(response.status().as_u16());
                     respond(parts, response).await
                 }
@@ -81,7 +81,7 @@ pub(in crate::server) async fn serve<S, B>(
                             Err(error)
                         },
                         |(stream, mut received)| {
-                            let connect = || worker.connect(key, stream, &mut received);
+                            let connect = || worker.connect(key, stream, client, &mut received);
                             if let Some(connection) = handshake.span().in_scope(connect) {
                                 handshake.connected(connection);
                             }
@@ -99,7 +99,7 @@ pub(in crate::server) async fn serve<S, B>(
 
 /// Answers as actix would, and ends the connection.
 async fn respond(
-    mut parts: FramedParts<TcpStream, Codec>,
+    mut parts: FramedParts<ClientStream, Codec>,
     response: HttpResponse,
 ) -> io::Result<()> {
     let (mut head, body) = response.into_parts();
@@ -110,19 +110,23 @@ async fn respond(
     let mut answer = encode(&mut parts.codec, head, size)?;
     answer.extend_from_slice(&body);
     write(&mut parts.io, &answer).await?;
-    link::linger(&parts.io).await;
+    if let ClientStream::Tls(stream) = &mut parts.io {
+        // TLS has a word of its own for the end. Who does not hear it is gone.
+        let _ = timeout(WRITE_TIMEOUT, stream.shutdown()).await;
+    }
+    link::linger(parts.io.socket()).await;
     Ok(())
 }
 
 /// Writes the 101 and takes the stream, with what the client has sent already.
 async fn take(
-    mut parts: FramedParts<TcpStream, Codec>,
+    mut parts: FramedParts<ClientStream, Codec>,
     response: HttpResponse,
     sockets: SocketSettings,
-) -> io::Result<(TcpStream, BytesMut)> {
+) -> io::Result<(ClientStream, BytesMut)> {
     let (head, _) = response.into_parts();
     let answer = encode(&mut parts.codec, head, BodySize::None)?;
-    link::tune(&parts.io, sockets)?;
+    link::tune(parts.io.socket(), sockets)?;
     write(&mut parts.io, &answer).await?;
     Ok((parts.io, parts.read_buf))
 }
@@ -138,8 +142,12 @@ fn encode(codec: &mut Codec, head: HttpResponse<()>, size: BodySize) -> io::Resu
 
 /// Writes a head, which fits any socket that was just opened: a peer that does
 /// not take it is not waited for.
-async fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-    timeout(WRITE_TIMEOUT, stream.write_all(bytes)).await?
+async fn write(stream: &mut ClientStream, bytes: &[u8]) -> io::Result<()> {
+    let write = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    timeout(WRITE_TIMEOUT, write).await?
 }
 
 /// Bytes of a refusal's body.

@@ -12,7 +12,6 @@ use std::time::SystemTime;
 
 use crossbeam_channel::Sender;
 use hashbrown::HashMap;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -28,8 +27,12 @@ use crate::server::inquiry::Inquiry;
 use crate::server::link;
 use crate::server::link::Link;
 use crate::server::link::LinkTask;
+use crate::server::routes::Client;
 use crate::server::settings::EdgeTerms;
 use crate::server::settings::Terms;
+use crate::server::stream::ClientStream;
+use crate::server::tls::session;
+use crate::server::tls::session::Opened;
 use crate::telemetry::events::ConnectionEnded;
 use crate::telemetry::events::ConnectionOpened;
 use crate::telemetry::events::End;
@@ -130,18 +133,21 @@ impl Worker {
     pub(in crate::server) fn connect(
         self: &Rc<Self>,
         key: ConnectionKey,
-        stream: TcpStream,
+        stream: ClientStream,
+        client: Client,
         received: &mut [u8],
     ) -> Option<ConnectionId> {
         // The shard may have given it up before it had a socket.
         let id = self.shard.borrow().connection_id(key)?;
-        ConnectionOpened { connection: id, peer: stream.peer_addr().ok() }.emit();
-        let link = Link::new(key, id, stream);
+        ConnectionOpened { connection: id, address: client.address }.emit();
+        let link = Link::new(key, id, stream, client.place);
         self.links.borrow_mut().insert(key, Rc::clone(&link));
         spawn_local(LinkTask { worker: Rc::clone(self), link: Rc::clone(&link) });
         if !received.is_empty() {
             self.shard.borrow_mut().handle_bytes(key, received, now());
         }
+        // TLS may have opened more than HTTP has asked for.
+        self.take_opened(&link);
         // What the shard said before there was a socket is still in the outbox.
         self.flush(&link);
         Some(id)
@@ -156,14 +162,13 @@ impl Worker {
 
     /// Reads once from a socket that has something.
     pub(in crate::server) fn read(&self, link: &Rc<Link>) {
-        let received = {
-            let mut scratch = self.scratch.borrow_mut();
-            let received = link.stream.try_read(&mut scratch);
-            if let Ok(length @ 1..) = received {
-                let mut shard = self.shard.borrow_mut();
-                shard.handle_bytes(link.key, &mut scratch[..length], now());
+        let received = match link.tls() {
+            None => self.read_plain(link),
+            Some(mut tls) => {
+                let received = tls.receive(&link.stream);
+                drop(tls);
+                self.read_opened(link, received)
             }
-            received
         };
         match received {
             Ok(0) => self.lose(link),
@@ -173,6 +178,50 @@ impl Worker {
         }
         self.do_outputs();
         self.rearm();
+    }
+
+    fn read_plain(&self, link: &Link) -> io::Result<usize> {
+        let mut scratch = self.scratch.borrow_mut();
+        let received = link.stream.try_read(&mut scratch);
+        if let Ok(length @ 1..) = received {
+            let mut shard = self.shard.borrow_mut();
+            shard.handle_bytes(link.key, &mut scratch[..length], now());
+        }
+        received
+    }
+
+    /// Does the same with TLS, of which `received` is what the socket gave.
+    fn read_opened(&self, link: &Link, received: io::Result<()>) -> io::Result<usize> {
+        let opened = self.take_opened(link);
+        if link.tls().is_some_and(|tls| tls.has_unsent()) {
+            link.block();
+        }
+        match (received, opened) {
+            (Err(error), _) if !is_passing(&error) => Err(error),
+            (_, Opened::Bytes(length)) => Ok(length),
+            (_, Opened::Nothing) => Err(io::ErrorKind::WouldBlock.into()),
+            (_, Opened::End) => Ok(0),
+        }
+    }
+
+    /// Gives the shard what TLS has opened, and says whether there was any.
+    fn take_opened(&self, link: &Link) -> Opened {
+        let mut length = 0;
+        loop {
+            let mut scratch = self.scratch.borrow_mut();
+            let opened = link.tls().map_or(Opened::Nothing, |mut tls| tls.open(&mut scratch));
+            match opened {
+                Opened::Bytes(more) => {
+                    let mut shard = self.shard.borrow_mut();
+                    shard.handle_bytes(link.key, &mut scratch[..more], now());
+                    length += more;
+                }
+                // An end is told at the next turn, when what came before it has
+                // been answered.
+                Opened::Nothing | Opened::End if length > 0 => return Opened::Bytes(length),
+                Opened::Nothing | Opened::End => return opened,
+            }
+        }
     }
 
     /// Writes to a socket that can be written again.
@@ -353,10 +402,11 @@ impl Worker {
                 let shard = self.shard.borrow();
                 let unsent = shard.outbox(link.key).filter(|outbox| !outbox.is_empty());
                 let Some(unsent) = unsent else {
-                    link.unblock();
+                    drop(shard);
+                    self.settle(link);
                     return;
                 };
-                write_once(&link.stream, unsent, &mut self.scratch.borrow_mut())
+                write_once(link, unsent, &mut self.scratch.borrow_mut())
             };
             match written {
                 Ok(length) => {
@@ -374,6 +424,17 @@ impl Worker {
         link.block();
     }
 
+    /// Ends the writing of a connection whose shard has nothing unsent. TLS may
+    /// have, of its own.
+    fn settle(&self, link: &Rc<Link>) {
+        let flushed = link.tls().map_or(Ok(()), |mut tls| tls.flush(&link.stream));
+        match flushed {
+            Ok(()) => link.unblock(),
+            Err(error) if is_passing(&error) => link.block(),
+            Err(_) => self.lose(link),
+        }
+    }
+
     /// Forgets a connection whose socket failed or whose peer went away.
     fn lose(&self, link: &Rc<Link>) {
         if self.take_link(link.key, End::Lost).is_some() {
@@ -384,7 +445,7 @@ impl Worker {
     fn finish(&self, link: Rc<Link>) {
         let lingering = Lingering::new(&self.lingering, &self.wake);
         spawn_local(async move {
-            link::linger(&link.stream).await;
+            link::finish(&link).await;
             drop(lingering);
         });
     }
@@ -440,13 +501,22 @@ impl Drop for Lingering {
     }
 }
 
-/// Writes the first pieces of `unsent`: a large one as it stands, small ones
+/// Writes the first pieces of `unsent`.
+fn write_once(link: &Link, unsent: &Outbox, scratch: &mut [u8]) -> io::Result<usize> {
+    match link.tls() {
+        None => link.stream.try_write(first_bytes(unsent, scratch)),
+        Some(mut tls) => tls
+            .write(&link.stream, || first_bytes(unsent, &mut scratch[..session::RECORD_BYTES_MAX])),
+    }
+}
+
+/// Returns the first pieces of `unsent`: a large one as it stands, small ones
 /// gathered, for a vectored write of many slices costs twice the copy.
-fn write_once(stream: &TcpStream, unsent: &Outbox, scratch: &mut [u8]) -> io::Result<usize> {
+fn first_bytes<'b>(unsent: &'b Outbox, scratch: &'b mut [u8]) -> &'b [u8] {
     let mut pieces = unsent.pieces();
     let first = pieces.next().expect("an outbox with bytes has a piece");
     if pieces.len() == 0 || first.len() >= LARGE_BYTES {
-        return stream.try_write(first);
+        return first;
     }
     let mut length = 0;
     for piece in unsent.pieces() {
@@ -457,7 +527,7 @@ fn write_once(stream: &TcpStream, unsent: &Outbox, scratch: &mut [u8]) -> io::Re
         room[..piece.len()].copy_from_slice(piece);
         length += piece.len();
     }
-    stream.try_write(&scratch[..length])
+    &scratch[..length]
 }
 
 fn is_passing(error: &io::Error) -> bool {
@@ -480,4 +550,5 @@ const WRITES_MAX: usize = 16;
 /// Events taken before what they brought is written.
 const EVENTS_MAX: usize = 16;
 
-const _: () = assert!(LARGE_BYTES <= SCRATCH_BYTES);
+const _: () = assert!(LARGE_BYTES <= session::RECORD_BYTES_MAX);
+const _: () = assert!(session::RECORD_BYTES_MAX <= SCRATCH_BYTES);

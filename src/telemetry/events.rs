@@ -2,8 +2,11 @@
 //! together, so that one never says what the other does not.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::io;
+use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -14,6 +17,7 @@ use crate::delivery::span::Deliver;
 use crate::delivery::span::RecordRef;
 use crate::telemetry::metric;
 use crate::types::ids::ConnectionId;
+use crate::types::ids::Timestamp;
 use crate::types::trace::TraceId;
 
 /// A request did not become a WebSocket.
@@ -22,13 +26,78 @@ pub struct HandshakeRefused {
     /// Of the table of refusals.
     pub reason: &'static str,
     pub status: u16,
+    /// Of the client; `None` when it is gone already.
+    pub address: Option<IpAddr>,
 }
 
 impl HandshakeRefused {
     /// Counts and logs it, at a level that a flood of strangers does not fill.
     pub fn emit(&self) {
         counter!(metric::HANDSHAKE_REFUSALS, "reason" => self.reason).increment(1);
-        tracing::debug!(reason = self.reason, status = self.status, "handshake refused");
+        let Self { reason, status, address } = self;
+        tracing::debug!(reason, status, ?address, "handshake refused");
+    }
+}
+
+/// A connection was refused before there was a request on it.
+#[derive(Debug)]
+pub struct ArrivalRefused<'a> {
+    /// Of the table of refusals.
+    pub reason: &'static str,
+    /// From where; `None` when it is gone already.
+    pub peer: Option<SocketAddr>,
+    /// What was wrong, in the words of whoever found it.
+    pub error: &'a (dyn Error + 'static),
+}
+
+impl ArrivalRefused<'_> {
+    /// Counts and logs it, at a level that a flood of strangers does not fill.
+    pub fn emit(&self) {
+        let Self { reason, peer, error } = self;
+        counter!(metric::HANDSHAKE_REFUSALS, "reason" => *reason).increment(1);
+        tracing::debug!(reason, ?peer, %error, "connection refused");
+    }
+}
+
+/// Handshakes that begin from now on are done with this certificate.
+#[derive(Debug)]
+pub struct CertificateTaken<'a> {
+    pub file: &'a Path,
+    /// From when on clients refuse it.
+    pub not_after: Timestamp,
+}
+
+impl CertificateTaken<'_> {
+    /// How the metric names it.
+    pub const OUTCOME: &'static str = "taken";
+
+    /// Counts and logs it, and says when it ends.
+    pub fn emit(&self) {
+        let Self { file, not_after } = self;
+        counter!(metric::TLS_CERTIFICATE_LOADS, "outcome" => Self::OUTCOME).increment(1);
+        gauge!(metric::TLS_CERTIFICATE_NOT_AFTER).set(not_after.as_millis() as f64 / 1_000.0);
+        let ends = jiff::Timestamp::from_millisecond(not_after.as_millis());
+        let ends = ends.map_or_else(|_| "never".to_owned(), |ends| ends.to_string());
+        tracing::info!(file = %file.display(), ends, "certificate taken");
+    }
+}
+
+/// The files of the certificate hold a pair that can't be used; the one before
+/// stays in force.
+#[derive(Debug)]
+pub struct CertificateRefused<'a> {
+    /// File and remedy; nothing of what is in it.
+    pub error: &'a str,
+}
+
+impl CertificateRefused<'_> {
+    /// How the metric names it.
+    pub const OUTCOME: &'static str = "refused";
+
+    /// Counts and logs it.
+    pub fn emit(&self) {
+        counter!(metric::TLS_CERTIFICATE_LOADS, "outcome" => Self::OUTCOME).increment(1);
+        tracing::error!(error = self.error, "certificate refused; the one before stays in force");
     }
 }
 
@@ -64,16 +133,16 @@ impl HandshakeFailed {
 #[derive(Debug)]
 pub struct ConnectionOpened {
     pub connection: ConnectionId,
-    /// From where; `None` when it is gone already.
-    pub peer: Option<SocketAddr>,
+    /// Of the client; `None` when it is gone already.
+    pub address: Option<IpAddr>,
 }
 
 impl ConnectionOpened {
     /// Counts and logs it.
     pub fn emit(&self) {
-        let Self { connection, peer } = self;
+        let Self { connection, address } = self;
         counter!(metric::CONNECTIONS_OPENED).increment(1);
-        tracing::debug!(%connection, ?peer, "connection opened");
+        tracing::debug!(%connection, ?address, "connection opened");
     }
 }
 

@@ -48,6 +48,8 @@ metrics! {
     Gauge FEEDS = "brucke_feeds": "Feeds now: what equal subscriptions of one worker share.";
     Gauge UNSENT_BYTES = "brucke_unsent_bytes": "Bytes of frames that wait for clients to read.";
     [reason] Counter HANDSHAKE_REFUSALS = "brucke_handshake_refusals_total": "Requests that did not become a WebSocket, by reason.";
+    [outcome] Counter TLS_CERTIFICATE_LOADS = "brucke_tls_certificate_loads_total": "Pairs of certificate and key that were read at the start or after their files changed: `taken` for new handshakes, or `refused`, and then the one before stays in force.";
+    Gauge TLS_CERTIFICATE_NOT_AFTER = "brucke_tls_certificate_not_after_timestamp_seconds": "When the certificate of the clients' listener ends, in seconds since 1970; 0 without TLS.";
     [code] Counter REFUSALS = "brucke_refusals_total": "Error frames sent to clients, by code.";
     [reason] Counter TOKEN_REFUSALS = "brucke_token_refusals_total": "Tokens that were refused, however they came, by reason.";
     [code] Counter CLOSES = "brucke_closes_total": "Connections that the server closed, by the name of the close code.";

@@ -14,6 +14,8 @@ use crate::delivery::counts::gap_name;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::frame::GapReason;
+use crate::telemetry::events::CertificateRefused;
+use crate::telemetry::events::CertificateTaken;
 use crate::telemetry::events::RELOAD_OUTCOMES;
 use crate::telemetry::exposition::Exposition;
 use crate::telemetry::latency;
@@ -72,6 +74,9 @@ impl Recorder {
         begin(metric::CLOSES, "code", CloseCode::ALL.map(CloseCode::name));
         begin(metric::CONFIG_RELOADS, "outcome", RELOAD_OUTCOMES);
         gauge!(metric::CONFIG_REFUSED).set(0.0);
+        let outcomes = [CertificateTaken::OUTCOME, CertificateRefused::OUTCOME];
+        begin(metric::TLS_CERTIFICATE_LOADS, "outcome", outcomes);
+        gauge!(metric::TLS_CERTIFICATE_NOT_AFTER).set(0.0);
         gauge!(metric::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Self(handle)
     }

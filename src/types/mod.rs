@@ -3,6 +3,7 @@
 //! Every other room may use this one; it uses none of them. A raw integer or
 //! string is turned into one of these types where it enters and stays one.
 
+pub mod address;
 pub mod filter;
 pub mod ids;
 pub mod latency;

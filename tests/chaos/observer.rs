@@ -16,6 +16,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
 
 use crate::clock::Clock;
 use crate::journal::TruthJournal;
@@ -139,6 +140,8 @@ impl Eye {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return,
+                // It connects again by itself; who never does is told by the silence.
+                Some(Err(error)) if is_of_the_way(&error) => {}
                 Some(Err(error)) => panic!("{name} can't be read: {error}"),
                 None => panic!("{name} can't be read"),
             }
@@ -168,6 +171,13 @@ impl Eye {
         let others = found.replicas().iter().copied().filter(|id| *id != leader);
         (leader >= 0).then(|| std::iter::once(leader).chain(others).collect())
     }
+}
+
+/// Says whether only the way to a broker is broken.
+fn is_of_the_way(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    let passing = [RDKafkaErrorCode::BrokerTransportFailure, RDKafkaErrorCode::AllBrokersDown];
+    code.is_some_and(|code| passing.contains(&code))
 }
 
 /// Looks at all topics again and again, on a thread of its own.

@@ -31,6 +31,8 @@ OWN_SECTIONS = {"admin"}
 SECRET = {"kafka.password", "kafka.key_password", "auth.issuers.secret"}
 # What a text may be, where it may not be anything; the page says it in words.
 CHOICES = {
+    "server.proxy_protocol": ["off", "v2"],
+    "server.forwarded_header": ["none", "forwarded", "x-forwarded-for"],
     "tracing.exporter": ["otlp", "none"],
     "tracing.protocol": ["grpc", "http/protobuf"],
     "kafka.security": ["plaintext", "tls", "sasl_plaintext", "sasl_tls"],

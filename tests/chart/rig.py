@@ -68,6 +68,13 @@ def kustomize(folder):
     return objects(done.stdout)
 
 
+def make_pair(folder):
+    """Writes a certificate and its key, as a Secret for TLS has them."""
+    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=live.example"
+    files = ["-out", folder / "tls.crt", "-keyout", folder / "tls.key"]
+    subprocess.run(["openssl", "req", *options.split(), *files], check=True, capture_output=True)
+
+
 def public_key():
     """Returns a key in PEM, to stand in files that need one."""
     issuers = yaml.safe_load(MINIMAL.read_text())["config"]["auth"]["issuers"]

@@ -193,6 +193,8 @@ def mount(folder, pod):
                 file = folder / path.relative_to("/etc/brucke") / item["path"]
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(rig.public_key())
+        if volume.get("secret", {}).get("items") and entry["name"] == "tls":
+            rig.make_pair(folder / "tls")
 
 
 if __name__ == "__main__":

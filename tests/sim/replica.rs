@@ -136,7 +136,7 @@ pub(crate) fn principal(tenant: &TenantId) -> Principal {
 /// Opens a connection of the first tenant's that speaks JSON.
 pub(crate) fn opening() -> Opening {
     let principal = Some(Arc::new(principal(&tenants()[0])));
-    Opening { encoding: Encoding::Json, principal, user_agent: None, trace: None }
+    Opening { encoding: Encoding::Json, principal, user_agent: None, address: None, trace: None }
 }
 
 impl Verify for Verifier {

@@ -292,7 +292,8 @@ impl World {
         let replica = rng.usize(..self.replicas.len());
         let shard = rng.usize(..self.replicas[replica].shards.len());
         let encoding = self.clients[client].encoding;
-        let opening = Opening { encoding, principal: None, user_agent: None, trace: None };
+        let opening =
+            Opening { encoding, principal: None, user_agent: None, address: None, trace: None };
         let mind = &mut self.replicas[replica].shards[shard];
         let Some(key) = mind.handle_open(opening, self.now) else { return };
         let pace = match self.profile.slowness && rng.u8(0..4) == 0 {

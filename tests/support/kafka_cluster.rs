@@ -202,11 +202,20 @@ impl KafkaCluster {
 
     /// Runs one of Kafka's own tools and returns what it printed.
     pub fn tool(&self, class: &str, arguments: &[&str]) -> String {
+        self.try_tool(class, arguments)
+            .unwrap_or_else(|complaint| panic!("{class} {arguments:?}: {complaint}"))
+    }
+
+    /// Runs one of Kafka's own tools and returns what it printed, or of what it
+    /// complained.
+    pub fn try_tool(&self, class: &str, arguments: &[&str]) -> Result<String, String> {
         let output = java().arg(class).args(arguments).output().expect("java runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{class} {arguments:?}: {text}{complaint}");
-        text
+        match output.status.success() {
+            true => Ok(text),
+            false => Err(format!("{text}{complaint}")),
+        }
     }
 
     fn addresses(&self, port: impl Fn(&Node) -> Option<u16>) -> String {

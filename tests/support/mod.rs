@@ -12,4 +12,5 @@ pub mod prometheus;
 pub mod raw_client;
 pub mod server_process;
 pub mod server_rig;
+pub mod tls;
 pub mod watcher;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// An open WebSocket.
-pub struct RawClient {
-    pub stream: TcpStream,
+/// An open WebSocket, on a socket or on what stands before one.
+pub struct RawClient<S = TcpStream> {
+    pub stream: S,
     received: Vec<u8>,
 }
 
@@ -22,6 +22,7 @@ pub enum Incoming {
     Json(Value),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
+    Pong(Vec<u8>),
     /// A Close frame with its number.
     Close(u16),
     /// The socket ended; `true` stands for a reset.
@@ -49,9 +50,7 @@ impl Refused {
 impl RawClient {
     /// Connects with a right handshake and these lines besides.
     pub fn connect(address: SocketAddr, lines: &[&str]) -> Result<Self, Refused> {
-        let mut head = vec!["Host: 127.0.0.1", UPGRADE, "Connection: Upgrade", VERSION, KEY];
-        head.extend(lines);
-        Self::request(address, "GET /v1/ws HTTP/1.1", &head).map(|(client, _)| client)
+        Self::connect_on(dial(address), lines)
     }
 
     /// Sends a request and takes what comes: a WebSocket with the head of the
@@ -61,9 +60,25 @@ impl RawClient {
         line: &str,
         head: &[&str],
     ) -> Result<(Self, String), Refused> {
-        let mut stream = TcpStream::connect(address).expect("the listener is there");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
+        Self::request_on(dial(address), line, head)
+    }
+}
+
+impl<S: Read + Write> RawClient<S> {
+    /// Does a right handshake with these lines besides, on a stream that is open.
+    pub fn connect_on(stream: S, lines: &[&str]) -> Result<Self, Refused> {
+        let mut head = vec!["Host: 127.0.0.1", UPGRADE, "Connection: Upgrade", VERSION, KEY];
+        head.extend(lines);
+        Self::request_on(stream, "GET /v1/ws HTTP/1.1", &head).map(|(client, _)| client)
+    }
+
+    /// Goes on with a stream on which the handshake was done.
+    pub fn opened(stream: S) -> Self {
+        Self { stream, received: Vec::new() }
+    }
+
+    /// Sends a request on a stream that is open, and takes what comes.
+    pub fn request_on(mut stream: S, line: &str, head: &[&str]) -> Result<(Self, String), Refused> {
         let request = format!("{line}\r\n{}\r\n\r\n", head.join("\r\n"));
         stream.write_all(request.as_bytes()).expect("the server reads");
         let mut received = Vec::new();
@@ -139,7 +154,7 @@ impl RawClient {
             match self.next() {
                 Incoming::Json(frame) if frame["type"] == kind => return frame,
                 Incoming::Json(frame) if frame["type"] == "error" => panic!("{frame}"),
-                Incoming::Json(_) | Incoming::Ping(_) => {}
+                Incoming::Json(_) | Incoming::Ping(_) | Incoming::Pong(_) => {}
                 other => panic!("waited for {kind}, got {other:?}"),
             }
         }
@@ -186,10 +201,19 @@ impl RawClient {
             TEXT => Incoming::Json(serde_json::from_slice(&payload).expect("frames are JSON")),
             BINARY => Incoming::Binary(payload),
             PING => Incoming::Ping(payload),
+            PONG => Incoming::Pong(payload),
             CLOSE => Incoming::Close(u16::from_be_bytes([payload[0], payload[1]])),
             other => panic!("opcode {other}"),
         })
     }
+}
+
+/// Connects, for calls that wait no longer than a test may.
+pub fn dial(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the listener is there");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
+    stream
 }
 
 /// Returns the header of a masked frame with a mask of zeros.
@@ -214,6 +238,7 @@ pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
 
 pub const UPGRADE: &str = "Upgrade: websocket";
 pub const VERSION: &str = "Sec-WebSocket-Version: 13";

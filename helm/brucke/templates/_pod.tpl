@@ -34,6 +34,11 @@ envFrom:
   mountPath: /etc/brucke/kafka
   readOnly: true
 {{- end }}
+{{- if .Values.tls.secretName }}
+- name: tls
+  mountPath: /etc/brucke/tls
+  readOnly: true
+{{- end }}
 {{- range .Values.files }}
 - name: files-{{ .name }}
   mountPath: /etc/brucke/files/{{ .name }}
@@ -54,6 +59,19 @@ envFrom:
     defaultMode: 0440
     sources:
       {{- toYaml . | nindent 6 }}
+{{- end }}
+{{- with .Values.tls }}
+{{- if .secretName }}
+- name: tls
+  secret:
+    secretName: {{ .secretName }}
+    defaultMode: 0440
+    items:
+      - key: {{ .certificateKey }}
+        path: tls.crt
+      - key: {{ .privateKey }}
+        path: tls.key
+{{- end }}
 {{- end }}
 {{- range .Values.files }}
 - name: files-{{ .name }}

@@ -29,6 +29,7 @@ use crate::client::follow::Event;
 use crate::client::follow::FollowError;
 use crate::client::follow::Follower;
 use crate::client::follow::Wish;
+use crate::client::trust::Trust;
 use crate::protocol::frame::Gap;
 use crate::protocol::frame::GapReason;
 use crate::protocol::frame::OnGap;
@@ -61,6 +62,10 @@ pub struct TailArgs {
     /// --token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Certificates (PEM) that vouch for a server at wss://, instead of the
+    /// system's: for one with a certificate of your own.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Only records with this key; may be repeated.
     #[arg(long, conflicts_with = "prefix")]
     key: Vec<String>,
@@ -100,7 +105,10 @@ async fn follow(args: TailArgs) -> anyhow::Result<ExitCode> {
     };
     let state = args.state.as_ref().map(|path| StateFile::open(path, subject)).transpose()?;
     let left = args.count.unwrap_or(u64::MAX);
-    let mut follower = Follower::new(wish(args, state.as_ref()), fastrand::u64(..));
+    let trust = args.ca_file.as_deref().map_or(Ok(Trust::System), Trust::read);
+    let trust = trust.context("can't use --ca-file")?;
+    let wish = wish(args, state.as_ref());
+    let mut follower = Follower::new(wish, fastrand::u64(..)).with_trust(trust);
     let mut output = Output { stdout: BufWriter::new(io::stdout()), state, left };
     while output.left > 0 {
         let event = tokio::select! {

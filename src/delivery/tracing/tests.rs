@@ -111,7 +111,8 @@ impl Rig {
     /// Opens a connection; it is traced below `trace`.
     fn open(&mut self, trace: Option<Origin>) -> ConnectionKey {
         let principal = Some(Arc::new(principal()));
-        let opening = Opening { encoding: Encoding::Json, principal, user_agent: None, trace };
+        let opening =
+            Opening { encoding: Encoding::Json, principal, user_agent: None, address: None, trace };
         self.shard.handle_open(opening, moment()).expect("room")
     }
 

@@ -96,7 +96,9 @@ pub const FAULTS: &[&Fault] = &[
         sees: Sees::Cuts,
         metric: Metric::Grows("brucke_closes_total{code=\"stuck_reader\"}"),
         outage: Outage::None,
-        within: seconds(10),
+        // Who was not cut off waits for its peer's system, gives up after 13 s and
+        // comes back.
+        within: seconds(20),
         act: |stage, _| {
             stage.tell(Some(PRICES), 10, Order::ReadNothing);
             stage.loader.speed(PRICES, 10);

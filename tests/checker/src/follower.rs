@@ -23,11 +23,15 @@ pub struct Limits {
     pub catch_up: u64,
     /// A client that is connected and reads has what the log had so long ago.
     pub stuck: u64,
+    /// How much longer that is for who has just begun to read again. What its own
+    /// system had no room for and dropped, the server's sends again by a timer that
+    /// has grown meanwhile.
+    pub awake: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { gap: 1_000, catch_up: 10_000, stuck: 10_000 }
+        Self { gap: 1_000, catch_up: 10_000, stuck: 10_000, awake: 5_000 }
     }
 }
 
@@ -136,7 +140,10 @@ impl<'a> Follower<'a> {
                 self.reads_since = None;
             }
             ClientLine::Asleep { .. } => self.reads_since = None,
-            ClientLine::Awake { at } => self.reads_since = self.subscribed.then_some(at),
+            ClientLine::Awake { at } => {
+                let since = at + self.limits.awake;
+                self.reads_since = self.subscribed.then_some(since);
+            }
             ClientLine::Live { .. } | ClientLine::Closing { .. } => {}
         }
     }
