@@ -127,12 +127,12 @@ fn the_live_reader_goes_on_after_it_was_overtaken() {
     let cluster = KafkaCluster::shared();
     let source = rig.source(&topic, TenancyRule::Shared);
     let partitions = rig.follow(source);
+    let mut at = partitions[0].end();
     // The open transaction keeps the reader at 0, and meanwhile that place goes.
     let producer = KafkaProducer::transactional(&cluster.bootstrap_servers(), &topic);
     producer.begin();
     producer.send(&topic, &[NewRecord::new(0, "gone", "v"), NewRecord::new(0, "kept", "v")]);
     cluster.admin().delete_records(&topic, 0, 1);
-    let mut at = partitions[0].end();
     let seen = rig.read_from(source, &partitions[0], &mut at, 1);
     assert_eq!(seen, [Seen::Gap { from: 0, to: 1, reason: "retention" }]);
     producer.commit();
