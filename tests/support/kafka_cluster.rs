@@ -517,11 +517,17 @@ pub fn spawn(command: Command) -> io::Result<Child> {
 
 /// Returns ports that were free a moment ago, all different.
 pub fn free_ports(count: usize) -> Vec<u16> {
-    let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let listeners: Vec<_> = (0..count).map(bind).collect();
+    // The system's own choice is one that it gives to connections as well: while
+    // whoever listens there is down, it would give it to one.
+    let mut listeners = Vec::new();
+    while listeners.len() < count {
+        listeners.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, fastrand::u16(PORTS))));
+    }
     listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()
 }
 
+/// Below those that systems give to connections.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const CLUSTER_ID: &str = "brucke-tests-cluster-A";
 const KEYSTORE_PASSWORD: &str = "only-for-tests";
