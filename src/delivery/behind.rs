@@ -107,6 +107,20 @@ impl Shard {
         }
     }
 
+    /// Wakes those who wait for history of a partition, where some has come.
+    pub(in crate::delivery) fn wake_waiting(&mut self, source: usize, partition: usize) {
+        let place = &mut self.sources[source].partitions[partition];
+        let version = place.log.history_version();
+        if version == place.history_version {
+            return;
+        }
+        place.history_version = version;
+        place.demanded.clear();
+        for waiting in std::mem::take(&mut place.waiting) {
+            self.stop_waiting(waiting, partition);
+        }
+    }
+
     /// Wakes a subscription that waited for history of a partition.
     pub(in crate::delivery) fn stop_waiting(&mut self, subscription: SubRef, partition: usize) {
         let Some((slot, sub)) = self.find(subscription) else { return };
@@ -304,10 +318,8 @@ impl Shard {
         followers.push(Follower { connection: slot as u32, subscription: sub as u16, pace });
         subscription.state = State::Live { follower };
         let announced = std::mem::replace(&mut subscription.announced, Announced::Live);
-        self.behind -= 1;
-        self.connections[slot].behind -= 1;
+        self.end_behind(slot, feed_slot);
         self.counts.became_live += 1;
-        self.tally(slot, feed_slot, |tally| tally.behind -= 1);
         if announced == Announced::NotYet {
             let number = self.feeds.at(feed_slot).number;
             self.send(slot, &ServerFrame::Live { sub: number });

@@ -120,9 +120,7 @@ impl Shard {
         if subscription.announced == Announced::Live {
             self.counts.fell_behind += 1;
         }
-        self.behind += 1;
-        self.connections[slot].behind += 1;
-        self.tally(slot, feed, |tally| tally.behind += 1);
+        self.begin_behind(slot, feed);
         self.unfollow_feed(feed, lane(encoding), follower);
     }
 
@@ -179,19 +177,6 @@ impl Shard {
                 self.counts.frames_encoded += 1;
                 self.share(feed, lane, &frame, Load::Words, None, now);
             }
-        }
-    }
-
-    fn wake_waiting(&mut self, source: usize, partition: usize) {
-        let place = &mut self.sources[source].partitions[partition];
-        let version = place.log.history_version();
-        if version == place.history_version {
-            return;
-        }
-        place.history_version = version;
-        place.demanded.clear();
-        for waiting in std::mem::take(&mut place.waiting) {
-            self.stop_waiting(waiting, partition);
         }
     }
 

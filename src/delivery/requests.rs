@@ -152,17 +152,10 @@ impl Shard {
         let lane = lane(connection.encoding);
         let Some(subscription) = connection.subscriptions[sub].take() else { return };
         self.subscriptions -= 1;
-        let was_behind = matches!(subscription.state, State::Behind(_));
-        self.tally(slot, subscription.feed, |tally| {
-            tally.subscriptions -= 1;
-            tally.behind -= usize::from(was_behind);
-        });
+        self.tally(slot, subscription.feed, |tally| tally.subscriptions -= 1);
         match subscription.state {
             State::Live { follower } => self.unfollow_feed(subscription.feed, lane, follower),
-            State::Behind(_) => {
-                self.behind -= 1;
-                self.connections[slot].behind -= 1;
-            }
+            State::Behind(_) => self.end_behind(slot, subscription.feed),
             State::Starting(_) => {}
         }
         let slot_of_feed = subscription.feed;

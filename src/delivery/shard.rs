@@ -85,7 +85,6 @@ pub struct Shard {
     pub(in crate::delivery) tenants: Tallies,
     pub(in crate::delivery) channel_tallies: Tallies,
     pub(in crate::delivery) subscriptions: usize,
-    pub(in crate::delivery) behind: usize,
     pub(in crate::delivery) rng: fastrand::Rng,
     next_serial: u32,
     next_connection: u64,
@@ -148,7 +147,6 @@ impl Shard {
             tenants: Tallies::default(),
             channel_tallies: Tallies::default(),
             subscriptions: 0,
-            behind: 0,
             rng,
             next_serial: 0,
             next_connection,
@@ -290,11 +288,15 @@ impl Shard {
     /// Returns what was counted since the last call, and what is there now.
     pub fn take_counts(&mut self) -> Counts {
         let mut counts = std::mem::take(&mut self.counts);
-        let unsent = self.connections.iter().map(|(_, c)| c.outbox.bytes() as u64).sum();
+        let (mut unsent, mut behind) = (0, 0);
+        for (_, connection) in &self.connections {
+            unsent += connection.outbox.bytes() as u64;
+            behind += connection.behind as usize;
+        }
         counts.now = Standing {
             connections: self.connections.len(),
             subscriptions: self.subscriptions,
-            behind: self.behind,
+            behind,
             feeds: self.feeds.len(),
             unsent_bytes: unsent,
             waiting: self.waiting(),
@@ -328,6 +330,18 @@ impl Shard {
         if let Some(tenant) = self.connections[slot].tenant {
             count(self.tenants.at(tenant));
         }
+    }
+
+    /// Counts a subscription that is behind from now on.
+    pub(in crate::delivery) fn begin_behind(&mut self, slot: usize, feed: FeedSlot) {
+        self.connections[slot].behind += 1;
+        self.tally(slot, feed, |tally| tally.behind += 1);
+    }
+
+    /// Counts a subscription that was behind, and is not any more.
+    pub(in crate::delivery) fn end_behind(&mut self, slot: usize, feed: FeedSlot) {
+        self.connections[slot].behind -= 1;
+        self.tally(slot, feed, |tally| tally.behind -= 1);
     }
 
     /// Puts a frame into a connection's outbox, unless it is closing.

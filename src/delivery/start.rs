@@ -279,10 +279,7 @@ impl Shard {
         let subscription = self.subscription_mut(slot, sub);
         subscription.started = started;
         subscription.state = State::Behind(Box::new(behind));
-        self.behind += 1;
-        self.connections[slot].behind += 1;
-        let feed = self.subscription(slot, sub).feed;
-        self.tally(slot, feed, |tally| tally.behind += 1);
+        self.begin_behind(slot, self.subscription(slot, sub).feed);
         self.announce(slot, sub, &plan);
         if self.tell_lost(slot, sub, &plan, topic_id, now) {
             self.queue(slot, sub);

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
@@ -17,13 +18,16 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
 
+use crate::delivery::outbox::Outbox;
 use crate::delivery::subscription::ConnectionKey;
 use crate::server::places::Place;
 use crate::server::settings::SocketSettings;
 use crate::server::stream::ClientStream;
+use crate::server::tls::session;
 use crate::server::tls::session::Session;
 use crate::server::worker::Worker;
 use crate::types::ids::ConnectionId;
@@ -72,6 +76,25 @@ impl Link {
     /// Returns what stands before the socket; `None` without TLS.
     pub(in crate::server) fn tls(&self) -> Option<RefMut<'_, Session>> {
         self.tls.as_ref().map(|session| session.borrow_mut())
+    }
+
+    /// Writes the first pieces of what is unsent; returns how much was taken.
+    pub(in crate::server) fn write_some(
+        &self,
+        unsent: &Outbox,
+        scratch: &mut [u8],
+    ) -> io::Result<usize> {
+        match self.tls() {
+            None => self.stream.try_write(first_bytes(unsent, scratch)),
+            Some(mut tls) => tls.write(&self.stream, || {
+                first_bytes(unsent, &mut scratch[..session::RECORD_BYTES_MAX])
+            }),
+        }
+    }
+
+    /// Writes what TLS has sealed and the socket has not taken.
+    pub(in crate::server) fn flush_sealed(&self) -> io::Result<()> {
+        self.tls().map_or(Ok(()), |mut tls| tls.flush(&self.stream))
     }
 
     /// Notes that the socket takes no more for now.
@@ -176,6 +199,51 @@ impl Future for LinkTask {
     }
 }
 
+/// Counts a socket that is being closed, for as long as it lives.
+pub(in crate::server) struct Lingering {
+    count: Rc<Cell<usize>>,
+    wake: Arc<Notify>,
+}
+
+impl Lingering {
+    pub(in crate::server) fn new(count: &Rc<Cell<usize>>, wake: &Arc<Notify>) -> Self {
+        count.update(|count| count + 1);
+        Self { count: Rc::clone(count), wake: Arc::clone(wake) }
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.count.update(|count| count - 1);
+        self.wake.notify_one();
+    }
+}
+
+/// Returns the first pieces of `unsent`: a large one as it stands, small ones
+/// gathered, for a vectored write of many slices costs twice the copy.
+fn first_bytes<'b>(unsent: &'b Outbox, scratch: &'b mut [u8]) -> &'b [u8] {
+    let mut pieces = unsent.pieces();
+    let first = pieces.next().expect("an outbox with bytes has a piece");
+    if pieces.len() == 0 || first.len() >= LARGE_BYTES {
+        return first;
+    }
+    let mut length = 0;
+    for piece in unsent.pieces() {
+        let room = &mut scratch[length..];
+        if piece.len() > room.len() {
+            break;
+        }
+        room[..piece.len()].copy_from_slice(piece);
+        length += piece.len();
+    }
+    &scratch[..length]
+}
+
+/// Says whether the same call may do better later.
+pub(in crate::server) fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
 /// Sets a client's socket.
 ///
 /// # Errors
@@ -199,8 +267,7 @@ pub(in crate::server) async fn finish(link: &Link) {
     let told = async {
         link.tls()?.end();
         loop {
-            let told = link.tls()?.flush(&link.stream);
-            match told {
+            match link.flush_sealed() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     link.stream.writable().await.ok()?;
                 }
@@ -242,3 +309,7 @@ const LINGER_MAX: Duration = Duration::from_secs(2);
 const LINGER_CHUNK_BYTES: usize = 4 << 10;
 /// Reads after which a peer that goes on sending is cut off.
 const LINGER_CHUNKS_MAX: usize = 1_024;
+/// Bytes from which a piece is written as it stands.
+const LARGE_BYTES: usize = 16 << 10;
+
+const _: () = assert!(LARGE_BYTES <= session::RECORD_BYTES_MAX);

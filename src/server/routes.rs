@@ -84,7 +84,7 @@ async fn connect(
 
 /// Returns where the client is, by the word of the proxies that are trusted.
 fn address(request: &HttpRequest, gate: &Gate) -> Option<IpAddr> {
-    let peer = request.peer_addr()?.ip().to_canonical();
+    let peer = peer(request)?;
     Some(forwarded::client(request.headers(), gate.forwarded_header, peer, &gate.trusted))
 }
 

@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::delivery::connection::Opening;
-use crate::delivery::outbox::Outbox;
 use crate::delivery::shard::Output;
 use crate::delivery::shard::Shard;
 use crate::delivery::subscription::ConnectionKey;
@@ -25,8 +24,10 @@ use crate::registry::directory::Mailbox;
 use crate::registry::message::Command;
 use crate::server::inquiry::Inquiry;
 use crate::server::link;
+use crate::server::link::Lingering;
 use crate::server::link::Link;
 use crate::server::link::LinkTask;
+use crate::server::link::is_passing;
 use crate::server::routes::Client;
 use crate::server::settings::EdgeTerms;
 use crate::server::settings::Terms;
@@ -406,7 +407,7 @@ impl Worker {
                     self.settle(link);
                     return;
                 };
-                write_once(link, unsent, &mut self.scratch.borrow_mut())
+                link.write_some(unsent, &mut self.scratch.borrow_mut())
             };
             match written {
                 Ok(length) => {
@@ -427,8 +428,7 @@ impl Worker {
     /// Ends the writing of a connection whose shard has nothing unsent. TLS may
     /// have, of its own.
     fn settle(&self, link: &Rc<Link>) {
-        let flushed = link.tls().map_or(Ok(()), |mut tls| tls.flush(&link.stream));
-        match flushed {
+        match link.flush_sealed() {
             Ok(()) => link.unblock(),
             Err(error) if is_passing(&error) => link.block(),
             Err(_) => self.lose(link),
@@ -481,59 +481,6 @@ pub(in crate::server) enum Turn {
     Busy,
 }
 
-/// Counts a socket that is being closed, for as long as it lives.
-struct Lingering {
-    count: Rc<Cell<usize>>,
-    wake: Arc<Notify>,
-}
-
-impl Lingering {
-    fn new(count: &Rc<Cell<usize>>, wake: &Arc<Notify>) -> Self {
-        count.update(|count| count + 1);
-        Self { count: Rc::clone(count), wake: Arc::clone(wake) }
-    }
-}
-
-impl Drop for Lingering {
-    fn drop(&mut self) {
-        self.count.update(|count| count - 1);
-        self.wake.notify_one();
-    }
-}
-
-/// Writes the first pieces of `unsent`.
-fn write_once(link: &Link, unsent: &Outbox, scratch: &mut [u8]) -> io::Result<usize> {
-    match link.tls() {
-        None => link.stream.try_write(first_bytes(unsent, scratch)),
-        Some(mut tls) => tls
-            .write(&link.stream, || first_bytes(unsent, &mut scratch[..session::RECORD_BYTES_MAX])),
-    }
-}
-
-/// Returns the first pieces of `unsent`: a large one as it stands, small ones
-/// gathered, for a vectored write of many slices costs twice the copy.
-fn first_bytes<'b>(unsent: &'b Outbox, scratch: &'b mut [u8]) -> &'b [u8] {
-    let mut pieces = unsent.pieces();
-    let first = pieces.next().expect("an outbox with bytes has a piece");
-    if pieces.len() == 0 || first.len() >= LARGE_BYTES {
-        return first;
-    }
-    let mut length = 0;
-    for piece in unsent.pieces() {
-        let room = &mut scratch[length..];
-        if piece.len() > room.len() {
-            break;
-        }
-        room[..piece.len()].copy_from_slice(piece);
-        length += piece.len();
-    }
-    &scratch[..length]
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
 /// Reads both clocks.
 pub(in crate::server) fn now() -> Moment {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -543,12 +490,9 @@ pub(in crate::server) fn now() -> Moment {
 
 /// Bytes read or gathered at once.
 const SCRATCH_BYTES: usize = 64 << 10;
-/// Bytes from which a piece is written as it stands.
-const LARGE_BYTES: usize = 16 << 10;
 /// Writes to one socket before others have their turn.
 const WRITES_MAX: usize = 16;
 /// Events taken before what they brought is written.
 const EVENTS_MAX: usize = 16;
 
-const _: () = assert!(LARGE_BYTES <= session::RECORD_BYTES_MAX);
 const _: () = assert!(session::RECORD_BYTES_MAX <= SCRATCH_BYTES);
