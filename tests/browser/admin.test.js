@@ -9,10 +9,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 
-import { WAIT_MS, launch } from "./browser.js";
+import { heard, launch, open } from "./browser.js";
 
 // No broker is there: the page shows connections all the same.
 const CONFIG = `
@@ -43,12 +42,8 @@ before(async () => {
   writeFileSync(config, CONFIG);
   const command = ["serve", "--config", config];
   server = spawn(process.env.BRUCKE, command, { stdio: ["ignore", "pipe", "ignore"] });
-  for await (const line of createInterface({ input: server.stdout })) {
-    clients = line.match(/ws(:\/\/127\.0\.0\.1:\d+\S*?),/)?.[1];
-    operators = line.match(/operators at (http:\/\/127\.0\.0\.1:\d+)/)?.[1];
-    if (operators) break;
-  }
-  assert.ok(operators, "the server ended before it said where it is");
+  const both = /ws(:\/\/127\.0\.0\.1:\d+\S*?), operators at (http:\/\/127\.0\.0\.1:\d+)/;
+  [, clients, operators] = await heard(server, both);
   browser = await launch();
 });
 
@@ -78,23 +73,9 @@ async function connect(agent) {
   return client;
 }
 
-async function open(context) {
-  const page = await browser.newPage();
-  page.setDefaultTimeout(WAIT_MS);
-  const strange = [];
-  page.on("pageerror", (error) => strange.push(error.message));
-  page.on("request", (asked) => asked.url().startsWith(operators) || strange.push(asked.url()));
-  context.after(async () => {
-    await page.close();
-    assert.deepEqual(strange, []);
-  });
-  await page.goto(operators);
-  return page;
-}
-
 test("an operator sees connections, looks at one and sends it away", async (context) => {
   const [client, stays] = [await connect("a-client/1"), await connect("another/2")];
-  const page = await open(context);
+  const page = await open(context, browser, operators);
   const row = page.locator("tr", { hasText: client.name });
   await row.waitFor();
   assert.match(await row.textContent(), /acme.*a-client\/1/);
@@ -114,7 +95,7 @@ test("an operator sees connections, looks at one and sends it away", async (cont
 
 test("what is refused is said on the page", async (context) => {
   const client = await connect("a-client/1");
-  const page = await open(context);
+  const page = await open(context, browser, operators);
   const row = page.locator("tr", { hasText: client.name });
   await row.getByRole("button", { name: "trace" }).click();
   await page.getByText("this replica sends no traces").waitFor();
@@ -122,7 +103,7 @@ test("what is refused is said on the page", async (context) => {
 });
 
 test("each view shows what there is", async (context) => {
-  const page = await open(context);
+  const page = await open(context, browser, operators);
   for (const [name, text] of [["Channels", "orders"], ["Sweeps", "offsets waiting"], ["Tenants", "acme"]]) {
     await page.getByRole("button", { name }).click();
     await page.locator("#shown", { hasText: text }).waitFor();

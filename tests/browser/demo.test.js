@@ -2,10 +2,9 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 
-import { WAIT_MS, launch } from "./browser.js";
+import { heard, launch, open } from "./browser.js";
 
 const { BRUCKE, PICTURE } = process.env;
 let demo;
@@ -14,11 +13,7 @@ let browser;
 
 before(async () => {
   demo = spawn(BRUCKE, ["demo", "--port", "0"], { stdio: ["ignore", "pipe", "inherit"] });
-  for await (const line of createInterface({ input: demo.stdout })) {
-    url = line.match(/http:\/\/localhost:\d+/)?.[0];
-    if (url) break;
-  }
-  assert.ok(url, "the demo ended before it said where it is");
+  [url] = await heard(demo, /http:\/\/localhost:\d+/);
   browser = await launch();
 });
 
@@ -27,19 +22,10 @@ after(async () => {
   demo.kill("SIGINT");
 });
 
-/** Opens the page; nothing may fail in it, and it may ask nobody else. */
-async function open(context) {
+/** Opens the page and waits until it follows something. */
+async function visit(context) {
   const options = { viewport: { width: 1380, height: 990 }, colorScheme: "dark" };
-  const page = await browser.newPage(options);
-  page.setDefaultTimeout(WAIT_MS);
-  const strange = [];
-  page.on("pageerror", (error) => strange.push(error.message));
-  page.on("request", (request) => request.url().startsWith(`${url}/`) || strange.push(request.url()));
-  context.after(async () => {
-    await page.close();
-    assert.deepEqual(strange, []);
-  });
-  await page.goto(url);
+  const page = await open(context, browser, url, options);
   await live(page);
   return page;
 }
@@ -81,7 +67,7 @@ function resumed(page) {
 }
 
 test("a visitor follows one key of one tenant", async (context) => {
-  const page = await open(context);
+  const page = await visit(context);
   await choose(page, { tenant: "globex", channel: "couriers", kind: "one", text: "bike-2" });
   const records = await shown(page, 3);
   assert.ok(records.every(({ key }) => key === "bike-2"), JSON.stringify(records));
@@ -91,7 +77,7 @@ test("a visitor follows one key of one tenant", async (context) => {
 });
 
 test("a prefix is followed from the beginning", async (context) => {
-  const page = await open(context);
+  const page = await visit(context);
   await choose(page, { channel: "prices", kind: "prefix", text: "EUR" });
   await page.locator("[name=from]").selectOption("earliest");
   const records = await shown(page, 40);
@@ -99,7 +85,7 @@ test("a prefix is followed from the beginning", async (context) => {
 });
 
 test("a connection that is cut goes on at the other replica", async (context) => {
-  const page = await open(context);
+  const page = await visit(context);
   await shown(page, 16);
   await cut(page, "3000");
   const says = await resumed(page);
@@ -112,7 +98,7 @@ test("a connection that is cut goes on at the other replica", async (context) =>
 });
 
 test("a replica that restarts sends its clients to the other", async (context) => {
-  const page = await open(context);
+  const page = await visit(context);
   const via = await page.locator("#state").textContent();
   await shown(page, 1);
   await page.locator("#restart").click();
@@ -124,7 +110,7 @@ test("a replica that restarts sends its clients to the other", async (context) =
 
 if (PICTURE) {
   test("the picture of the README", async (context) => {
-    const page = await open(context);
+    const page = await visit(context);
     await page.locator("[name=from]").selectOption("earliest");
     await live(page);
     // The wait after a cut is random: take one after which the cut is still in view.

@@ -15,7 +15,6 @@ use rustls::version::TLS12;
 use rustls::version::TLS13;
 use serde_json::Value;
 use serde_json::json;
-use socket2::SockRef;
 
 use crate::support::raw_client::Incoming;
 use crate::support::raw_client::KEY;
@@ -25,6 +24,7 @@ use crate::support::raw_client::TEXT;
 use crate::support::raw_client::UPGRADE;
 use crate::support::raw_client::VERSION;
 use crate::support::raw_client::dial;
+use crate::support::raw_client::dial_narrow;
 use crate::support::raw_client::header;
 use crate::support::server_rig::Cluster;
 use crate::support::server_rig::ServerRig;
@@ -119,8 +119,7 @@ fn a_client_that_reads_slowly_gets_all_and_what_is_unsent_stays_bounded() {
         ("KAFKA_TAIL_BYTES_MAX", "1MiB"),
         ("SERVER_WORKERS", "1"),
     ]);
-    let socket = dial(rig.server.addresses.clients);
-    SockRef::from(&socket).set_recv_buffer_size(64 << 10).expect("a small buffer");
+    let socket = dial_narrow(rig.server.addresses.clients, 64 << 10);
     let stream = tls::secure_on(socket, &rig.trusted, rustls::ALL_VERSIONS).expect("a handshake");
     let mut client = RawClient::connect_on(stream, &[]).expect("a WebSocket");
     client.send(&json!({ "type": "authenticate", "token": token("acme") }));

@@ -11,13 +11,11 @@ use std::time::Duration;
 use std::time::Instant;
 
 use brucke::protocol::frame::StartAt;
-use socket2::Domain;
-use socket2::Socket;
-use socket2::Type;
 
 use crate::support::kafka_client::NewRecord;
 use crate::support::kafka_cluster::KafkaCluster;
 use crate::support::kafka_cluster::fresh_topic;
+use crate::support::raw_client::dial_narrow;
 use crate::support::server_process::ServerProcess;
 use crate::support::server_process::shared_feed;
 use crate::support::watcher::Heard;
@@ -79,11 +77,7 @@ struct WatchedStream {
 
 impl WatchedStream {
     fn connect(server: &ServerProcess) -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.set_recv_buffer_size(32 << 10).expect("a small buffer");
-        socket.connect(&server.clients.into()).expect("the server listens");
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        let stream = dial_narrow(server.clients, 32 << 10);
         Self { stream, last: Instant::now(), worst: Duration::ZERO }
     }
 

@@ -14,13 +14,11 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::bounded;
 use crossbeam_channel::tick;
-use socket2::Domain;
-use socket2::Socket;
-use socket2::Type;
 
 use crate::support::kafka_client::NewRecord;
 use crate::support::kafka_cluster::KafkaCluster;
 use crate::support::kafka_cluster::fresh_topic;
+use crate::support::raw_client::dial_narrow;
 use crate::support::server_process::ServerProcess;
 use crate::support::server_process::shared_feed;
 use crate::support::watcher::Heard;
@@ -159,12 +157,8 @@ struct SlowStream {
 
 impl SlowStream {
     fn connect(server: &ServerProcess, hurried: Receiver<()>) -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         // As little as the system allows, so that the server feels it.
-        socket.set_recv_buffer_size(4_096).expect("a small buffer");
-        socket.connect(&server.clients.into()).expect("the server listens");
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        let stream = dial_narrow(server.clients, 4_096);
         Self { stream, hurried, next: Instant::now() - Duration::from_secs(1) }
     }
 }

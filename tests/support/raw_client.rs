@@ -9,6 +9,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
 
 /// An open WebSocket, on a socket or on what stands before one.
 pub struct RawClient<S = TcpStream> {
@@ -210,7 +213,20 @@ impl<S: Read + Write> RawClient<S> {
 
 /// Connects, for calls that wait no longer than a test may.
 pub fn dial(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("the listener is there");
+    patient(TcpStream::connect(address).expect("the listener is there"))
+}
+
+/// Connects so that the system keeps little of what is not read, and the server
+/// feels it. The bound is set before: a buffer that shrinks afterwards drops what
+/// it had promised to take.
+pub fn dial_narrow(address: SocketAddr, buffer_bytes: usize) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(buffer_bytes).expect("a small buffer");
+    socket.connect(&address.into()).expect("the listener is there");
+    patient(socket.into())
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
     stream
