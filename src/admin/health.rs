@@ -8,6 +8,8 @@ pub trait Health: Send + Sync {
     fn live_problems(&self) -> Vec<Problem>;
     /// Returns why clients should be sent to other replicas.
     fn ready_problems(&self) -> Vec<Problem>;
+    /// Returns what is wrong besides, and no reason to send clients elsewhere.
+    fn warnings(&self) -> Vec<Problem>;
     /// Returns all metrics, in Prometheus's text format.
     fn metrics(&self) -> String;
 }

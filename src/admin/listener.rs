@@ -11,6 +11,7 @@ use actix_web::HttpServer;
 use actix_web::dev::ServerHandle;
 use actix_web::http::header;
 use actix_web::web;
+use serde_json::Value;
 use serde_json::json;
 use tokio::task::spawn_local;
 
@@ -76,11 +77,14 @@ fn routes(config: &mut web::ServiceConfig) {
 }
 
 async fn livez(health: web::Data<dyn Health>) -> HttpResponse {
-    verdict("live", health.live_problems())
+    let problems = health.live_problems();
+    verdict(&problems, &json!({ "live": problems.is_empty(), "problems": problems }))
 }
 
 async fn readyz(health: web::Data<dyn Health>) -> HttpResponse {
-    verdict("ready", health.ready_problems())
+    let (problems, warnings) = (health.ready_problems(), health.warnings());
+    let ready = problems.is_empty();
+    verdict(&problems, &json!({ "ready": ready, "problems": problems, "warnings": warnings }))
 }
 
 async fn metrics(health: web::Data<dyn Health>) -> HttpResponse {
@@ -88,10 +92,10 @@ async fn metrics(health: web::Data<dyn Health>) -> HttpResponse {
     HttpResponse::Ok().insert_header(format).body(health.metrics())
 }
 
-fn verdict(name: &str, problems: Vec<Problem>) -> HttpResponse {
-    let mut response = match problems.as_slice() {
+fn verdict(problems: &[Problem], body: &Value) -> HttpResponse {
+    let mut response = match problems {
         [] => HttpResponse::Ok(),
         _ => HttpResponse::ServiceUnavailable(),
     };
-    response.json(json!({ name: problems.is_empty(), "problems": problems }))
+    response.json(body)
 }

@@ -22,6 +22,7 @@ use crate::registry::message::SourceFailure;
 use crate::server::pulse::Pulses;
 use crate::telemetry::recorder::Recorder;
 use crate::tenancy::channel::Channels;
+use crate::types::ids::TopicName;
 
 /// Gathers what the parts know.
 #[derive(Debug)]
@@ -30,11 +31,14 @@ pub struct ReplicaHealth {
     pub kafka: Arc<KafkaStatus>,
     pub budget: Arc<Budget>,
     pub recorder: Recorder,
-    /// Those in force; a reload puts others in their place. Without one of the
-    /// topics that they name this replica is not ready. A topic named after a
-    /// tenant is not among those, so that a token for a tenant without topics does
-    /// not take the replica away from others.
+    /// Those in force; a reload puts others in their place.
     pub channels: RwLock<Arc<Channels>>,
+    /// Topics without which this replica is not ready: those that the channels
+    /// named when the process began. A topic named after a tenant is not among
+    /// them, so that a token for a tenant without topics does not take the replica
+    /// away from others; nor is one that a reload brought, which would take all
+    /// replicas away at once.
+    pub awaited: BTreeSet<TopicName>,
     /// Where wishes of workers wait for the Kafka side.
     pub commands: Sender<Command>,
     /// Partitions whose lag metrics tell apart.
@@ -93,22 +97,25 @@ impl ReplicaHealth {
         }
     }
 
-    fn topic_problems(&self) -> Vec<Problem> {
+    /// Returns what is wrong with topics that channels name.
+    fn topic_problems(&self) -> Vec<(TopicName, Problem)> {
         let channels = self.channels();
         let topics: BTreeSet<_> = channels.topics().collect();
         let mut failures = self.directory.failures();
         failures.retain(|topic, _| topics.contains(topic));
         let mut stopped = self.kafka.stopped();
         stopped.retain(|topic, _| topics.contains(topic) && !failures.contains_key(topic));
-        let failed = failures.iter().map(|(topic, failure)| Problem {
-            kind: kind_of(failure),
-            topic: Some(topic.to_string()),
-            message: failure.to_string(),
+        let problem = |topic: TopicName, kind, message| {
+            let problem = Problem { kind, topic: Some(topic.to_string()), message };
+            (topic, problem)
+        };
+        let failed = failures.into_iter().map(|(topic, failure)| {
+            let (kind, message) = (kind_of(&failure), failure.to_string());
+            problem(topic, kind, message)
         });
-        let stopped = stopped.iter().map(|(topic, reason)| Problem {
-            kind: ProblemKind::TopicUnusable,
-            topic: Some(topic.to_string()),
-            message: format!("reading topic {topic} stopped: {reason}"),
+        let stopped = stopped.into_iter().map(|(topic, reason)| {
+            let message = format!("reading topic {topic} stopped: {reason}");
+            problem(topic, ProblemKind::TopicUnusable, message)
         });
         failed.chain(stopped).collect()
     }
@@ -130,10 +137,18 @@ impl Health for ReplicaHealth {
     }
 
     fn ready_problems(&self) -> Vec<Problem> {
-        let mut problems = self.topic_problems();
+        let of_topics = self.topic_problems().into_iter();
+        let awaited = of_topics.filter(|(topic, _)| self.awaited.contains(topic));
+        let mut problems: Vec<Problem> = awaited.map(|(_, problem)| problem).collect();
         problems.extend(self.broker_problem());
         problems.extend(self.phase_problem());
         problems
+    }
+
+    fn warnings(&self) -> Vec<Problem> {
+        let of_topics = self.topic_problems().into_iter();
+        let others = of_topics.filter(|(topic, _)| !self.awaited.contains(topic));
+        others.map(|(_, problem)| problem).collect()
     }
 
     fn metrics(&self) -> String {

@@ -195,7 +195,7 @@ impl Reloader {
     }
 }
 
-/// Returns the topics without which a replica is not ready.
+/// Returns the topics that channels name for all tenants.
 pub(in crate::app) fn watched(channels: &Channels) -> BTreeSet<TopicName> {
     channels.topics().cloned().collect()
 }

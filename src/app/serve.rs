@@ -234,6 +234,7 @@ impl Parts {
             budget,
             recorder,
             channels: RwLock::new(Arc::clone(&channels)),
+            awaited: reload::watched(&channels),
             commands: command_sender.clone(),
             partitions_max: metrics.partitions_max as usize,
             pulses: OnceLock::new(),

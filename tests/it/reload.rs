@@ -42,11 +42,17 @@ fn a_channel_that_is_added_is_served_to_who_is_connected() {
     let channels = rig.server.admin_page("/v1/channels");
     assert!(channels.contains("\"more\""), "{channels}");
     assert_eq!(admin_page(rig.server.admin, "/readyz").0, 200);
-    // A channel whose topic is missing is known to readiness while it is there.
+    // A channel whose topic is missing is told of, and takes no replica away from all
+    // other channels.
     rig.reload("applied", |config| config + &channel("absent", "no-such-topic-yet"));
-    rig.until("/readyz", |status, body| status == 503 && body.contains("no-such-topic-yet"));
+    let warned = |body: &str| body.contains("\"warnings\":[{\"kind\":\"topic_missing\"");
+    rig.until("/readyz", |status, body| {
+        assert_eq!(status, 200, "{body}");
+        warned(body) && body.contains("no-such-topic-yet")
+    });
+    rig.until("/metrics", |_, body| body.contains("\nbrucke_topics_failing 1\n"));
     rig.reload("applied", |config| config.replace(&channel("absent", "no-such-topic-yet"), ""));
-    rig.until("/readyz", |status, _| status == 200);
+    rig.until("/readyz", |_, body| !warned(body));
     rig.put(&more, "newer");
     assert_eq!(client.values(1), ["newer"]);
     rig.check_follower();

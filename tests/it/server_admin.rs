@@ -31,7 +31,7 @@ fn readiness_comes_with_brokers_and_topics() {
     let cluster = Cluster::start(&[("prices", 1), ("couriers", 1)]);
     let server = ServerRig::start(&cluster.kafka.config(), &[]);
     let body = server.admin_until("/readyz", |status, _| status == 200);
-    assert_eq!(body, "{\"problems\":[],\"ready\":true}");
+    assert_eq!(body, "{\"problems\":[],\"ready\":true,\"warnings\":[]}");
     // A tenant without a topic is no fault of the replica's.
     let mut client = server.client("nobody");
     client.send(&json!({ "type": "subscribe", "id": 1, "channel": "orders" }));
