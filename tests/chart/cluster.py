@@ -137,6 +137,30 @@ class Cluster(unittest.TestCase):
         self.helm("uninstall", "live")
         self.assertEqual(self.left(), before)
 
+    def test_pods_stay_through_a_change_of_configuration_where_they_are_to_reload_it(self):
+        self.make_namespace("reloads")
+        level = "config.log.level=debug"
+        for reload, stay in [("true", True), ("false", False)]:
+            with self.subTest(reload=reload):
+                asked = [*rig.values_of(rig.MINIMAL), "--set", f"reloadConfig={reload}"]
+                self.helm("upgrade", "--install", "live", rig.CHART, *asked)
+                before = self.revision("spec", "template"), self.settings()
+                self.helm("upgrade", "live", rig.CHART, *asked, "--set", level)
+                after = self.revision("spec", "template"), self.settings()
+                self.assertNotEqual(before[1], after[1], "the file has changed")
+                self.assertIn("debug", after[1])
+                self.assertEqual(before[0] == after[0], stay)
+        self.helm("uninstall", "live")
+
+    def settings(self):
+        """Returns the file that pods read."""
+        maps = json.loads(
+            self.kubectl("get", "configmap", "--namespace", self.namespace, "--output=json")
+        )
+        files = [item["data"] for item in maps["items"] if "brucke.toml" in item.get("data", {})]
+        self.assertEqual(len(files), 1)
+        return files[0]["brucke.toml"]
+
     def test_every_set_of_values_is_taken_by_the_server(self):
         self.make_namespace("sets")
         for name, path in rig.sets().items():
