@@ -62,6 +62,11 @@ fn in_turn_behind_haproxy_each_client_moves_once_for_each_replica_it_was_on() {
 }
 
 #[test]
+fn killed_in_turn_behind_haproxy_each_client_gets_all_once() {
+    check(Kind::HaProxy, Way::Killed);
+}
+
+#[test]
 fn killed_in_turn_behind_nginx_each_client_gets_all_once() {
     check(Kind::Nginx, Way::Killed);
 }
