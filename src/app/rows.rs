@@ -154,6 +154,7 @@ pub(in crate::app) fn partition(
         "topic": topic.as_str(),
         "partition": partition.id().as_u32(),
         "topic_id": partition.topic_id().to_string(),
+        "located": partition.is_located(partition.end().generation),
         "oldest": partition.start().as_u64(),
         "tail": { "from": tail_from.as_u64(), "to": tail_to.as_u64() },
         "tail_bytes": partition.bytes(Kind::Tail),

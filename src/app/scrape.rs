@@ -42,6 +42,9 @@ impl ReplicaHealth {
         let partitions = self.directory.partitions();
         let count: usize = partitions.values().map(Vec::len).sum();
         gauge!(metric::READER_PARTITIONS).set(count as f64);
+        let unlocated =
+            partitions.values().flatten().filter(|log| !log.is_located(log.end().generation));
+        gauge!(metric::READER_PARTITIONS_UNLOCATED).set(unlocated.count() as f64);
         let covered = partitions.values().flatten().map(|partition| {
             let (start, end) = partition.tail();
             start.distance_to(end)

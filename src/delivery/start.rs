@@ -30,11 +30,14 @@ use crate::registry::message::Bounds;
 use crate::registry::message::Claim;
 use crate::registry::message::Command;
 use crate::registry::message::Event;
+use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::Ticket;
 use crate::resume::start::Known;
+use crate::resume::start::Met;
 use crate::resume::start::Plan;
+use crate::resume::start::StartError;
 use crate::resume::start::plan;
 use crate::types::ids::ChannelName;
 use crate::types::ids::Offset;
@@ -209,12 +212,7 @@ impl Shard {
         }
     }
 
-    fn resolved(
-        &mut self,
-        ticket: Ticket,
-        result: Result<Vec<Bounds>, SourceFailure>,
-        now: Moment,
-    ) {
+    fn resolved(&mut self, ticket: Ticket, result: Result<Located, SourceFailure>, now: Moment) {
         let Some(Question { subscription, standing }) = self.tickets.remove(&ticket) else {
             return;
         };
@@ -234,23 +232,35 @@ impl Shard {
     }
 
     /// Puts a subscription at its start and says so.
-    fn begin(&mut self, slot: usize, sub: usize, bounds: &[Bounds], now: Moment) {
+    fn begin(&mut self, slot: usize, sub: usize, bounds: &[Option<Bounds>], now: Moment) {
         let source = self.source_of(slot, sub);
         let State::Starting(from) = &self.subscription(slot, sub).state else { return };
         let places = &self.sources[source].partitions;
-        let live: Vec<Offset> = places.iter().map(|place| place.cursor.offset).collect();
         let ends: Vec<Cursor> = places.iter().map(|place| place.log.end()).collect();
+        let live = places.iter().map(|place| {
+            let Cursor { generation, offset } = place.cursor;
+            place.log.is_located(generation).then_some(offset)
+        });
+        let live: Vec<Option<Offset>> = live.collect();
+        let met = places.iter().zip(&ends).map(|(place, end)| {
+            let met = Met { start: place.log.start(), end: end.offset };
+            place.log.is_located(end.generation).then_some(met)
+        });
+        let met: Vec<Option<Met>> = met.collect();
         // What is live is of the topic that the shard has told of, which may have
         // been made again since.
         let topic_id = match **from {
             StartAt::Latest => self.sources[source].topic_id,
             _ => places.first().map_or(TopicId::UNKNOWN, |place| place.log.topic_id()),
         };
-        let known = Known { topic_id, live: &live, bounds };
+        let known = Known { topic_id, live: &live, met: &met, bounds };
         let plan = match plan(from, &known) {
             Ok(plan) => plan,
             Err(error) => {
-                let code = ErrorCode::UnknownPartition;
+                let code = match error {
+                    StartError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
+                    StartError::NoLeader(_) => ErrorCode::Unavailable,
+                };
                 return self.end_with_error(slot, sub, code, error.to_string());
             }
         };

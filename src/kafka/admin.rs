@@ -21,6 +21,7 @@ use crate::kafka::native::topics::ErrorCode;
 use crate::kafka::status::Brokers;
 use crate::kafka::status::KafkaStatus;
 use crate::registry::message::Bounds;
+use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::TopicDescription;
@@ -117,29 +118,50 @@ impl Admin {
         topic: &TopicName,
         partitions: usize,
         lookup: Lookup,
-    ) -> Result<Vec<Bounds>, ErrorCode> {
+    ) -> Result<Located, ErrorCode> {
+        // The client waits for the leaders of all that it is asked about.
+        let led = self.led(topic, partitions)?;
         // The end is asked for last: it is then not below what was found before.
-        let start = self.offsets_at(topic, partitions, rdkafka::Offset::Beginning)?;
+        let start = self.offsets_at(topic, &led, rdkafka::Offset::Beginning)?;
         let stamped = match lookup {
             Lookup::Bounds => BTreeMap::new(),
             Lookup::Timestamp(at) => {
                 // Negative times are codes; nothing is stamped before the epoch.
                 let time = rdkafka::Offset::Offset(at.as_millis().max(0));
-                self.offsets_at(topic, partitions, time)?
+                self.offsets_at(topic, &led, time)?
             }
         };
-        let end = self.offsets_at(topic, partitions, rdkafka::Offset::End)?;
+        let end = self.offsets_at(topic, &led, rdkafka::Offset::End)?;
         let of =
             |offsets: &BTreeMap<PartitionId, Offset>, partition| offsets.get(&partition).copied();
         (0..partitions)
             .map(|index| {
                 let partition = PartitionId::from_index(index);
+                if !led.contains(&partition) {
+                    return Ok(None);
+                }
                 let start = of(&start, partition).ok_or(ErrorCode::UnknownPartition)?;
                 let end = of(&end, partition).ok_or(ErrorCode::UnknownPartition)?.max(start);
                 let at_timestamp = of(&stamped, partition).unwrap_or(end).clamp(start, end);
-                Ok(Bounds { start, end, at_timestamp })
+                Ok(Some(Bounds { start, end, at_timestamp }))
             })
             .collect()
+    }
+
+    /// Returns which of the partitions have a leader.
+    fn led(&self, topic: &TopicName, partitions: usize) -> Result<Vec<PartitionId>, ErrorCode> {
+        let metadata = self.client.fetch_metadata(Some(topic.as_str()), TIMEOUT);
+        let metadata = self.heard(metadata.map_err(|error| code_of(&error)))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic.as_str());
+        let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let leaderless: Vec<i32> = found
+            .partitions()
+            .iter()
+            .filter(|partition| partition.leader() < 0)
+            .map(|partition| partition.id())
+            .collect();
+        let all = (0..partitions).map(PartitionId::from_index);
+        Ok(all.filter(|partition| !leaderless.contains(&partition.as_kafka())).collect())
     }
 
     /// Looks up one offset of each partition; a partition that has none stamped
@@ -147,14 +169,16 @@ impl Admin {
     fn offsets_at(
         &self,
         topic: &TopicName,
-        partitions: usize,
+        partitions: &[PartitionId],
         time: rdkafka::Offset,
     ) -> Result<BTreeMap<PartitionId, Offset>, ErrorCode> {
-        let mut list = TopicPartitionList::with_capacity(partitions);
-        for index in 0..partitions {
-            let partition = PartitionId::from_index(index).as_kafka();
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
             // The list carries the time where it will carry the offset.
-            list.add_partition_offset(topic.as_str(), partition, time)
+            list.add_partition_offset(topic.as_str(), partition.as_kafka(), time)
                 .map_err(|error| code_of(&error))?;
         }
         let answer = self.client.offsets_for_times(list, TIMEOUT).map_err(|error| code_of(&error));

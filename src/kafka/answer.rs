@@ -1,7 +1,7 @@
 //! What the threads that talk to Kafka tell the control thread.
 
 use crate::kafka::inbox::AssignmentId;
-use crate::registry::message::Bounds;
+use crate::registry::message::Located;
 use crate::registry::message::ReadError;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::TopicDescription;
@@ -19,7 +19,7 @@ pub(in crate::kafka) enum Answer {
     },
     Offsets {
         request: u64,
-        result: Result<Vec<Bounds>, SourceFailure>,
+        result: Result<Located, SourceFailure>,
     },
     ReadStopped {
         assignment: AssignmentId,

@@ -37,6 +37,10 @@ impl Generation {
     pub fn count(self) -> u32 {
         self.0
     }
+
+    fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
 }
 
 /// Where a reader stands: the next offset it wants, and of which generation.
@@ -97,6 +101,15 @@ impl SharedPartition {
         partition
     }
 
+    /// Returns a partition of which nobody can say yet where it begins and ends,
+    /// since it has no leader. Cursors wait in it, also above its end, until
+    /// [`SharedPartition::locate`].
+    pub fn unlocated(id: PartitionId, topic_id: TopicId, budget: &Arc<Budget>) -> Arc<Self> {
+        let partition = Self::new(id, topic_id, Offset::ZERO, Offset::ZERO, budget);
+        partition.lock().located = Generation::default().next();
+        partition
+    }
+
     /// Returns the partition's number.
     pub fn id(&self) -> PartitionId {
         self.id
@@ -112,6 +125,12 @@ impl SharedPartition {
     pub fn end(&self) -> Cursor {
         let log = self.lock();
         log.at(log.tail_end)
+    }
+
+    /// Says whether offsets of this generation are Kafka's, or only what clients
+    /// have named before anybody could say.
+    pub fn is_located(&self, generation: Generation) -> bool {
+        generation >= self.lock().located
     }
 
     /// Returns the oldest offset that Kafka is known to have.
@@ -201,6 +220,18 @@ impl SharedPartition {
         self.change(|log| log.expire(start));
     }
 
+    /// Notes what is known now of an unlocated partition. To cursors that stand
+    /// above its end the log became shorter.
+    pub fn locate(&self, start: Offset, end: Offset) {
+        self.change(|log| {
+            log.truncate(end);
+            if Defect::LocateInSilence.is_planted() {
+                log.cuts.clear();
+            }
+            log.expire(start);
+        });
+    }
+
     /// Notes that the log became shorter: it ends at `end`.
     pub fn truncate(&self, end: Offset) {
         self.change(|log| log.truncate(end));
@@ -272,6 +303,8 @@ impl Drop for SharedPartition {
 struct PartitionLog {
     topic_id: TopicId,
     generation: Generation,
+    /// The first generation of which Kafka has said where the log ends.
+    located: Generation,
     /// The generation in which the topic was last made again.
     recreated: Generation,
     /// Where the log was cut since then: each generation and its first end.
@@ -298,6 +331,7 @@ impl PartitionLog {
         Self {
             topic_id,
             generation: Generation::default(),
+            located: Generation::default(),
             recreated: Generation::default(),
             cuts: Vec::new(),
             start,
@@ -389,7 +423,7 @@ impl PartitionLog {
 
     fn truncate(&mut self, end: Offset) {
         self.forget();
-        self.generation.0 += 1;
+        self.generation = self.generation.next();
         self.tail_start = end;
         self.tail_end = end;
         self.start = self.start.min(end);
@@ -402,7 +436,7 @@ impl PartitionLog {
 
     fn recreate(&mut self, topic_id: TopicId) {
         self.forget();
-        self.generation.0 += 1;
+        self.generation = self.generation.next();
         self.recreated = self.generation;
         self.cuts.clear();
         self.topic_id = topic_id;

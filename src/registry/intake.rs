@@ -22,9 +22,9 @@ use crate::log::budget::Budget;
 use crate::registry::directory::Directory;
 use crate::registry::history::History;
 use crate::registry::history::Sweeps;
-use crate::registry::message::Bounds;
 use crate::registry::message::Command;
 use crate::registry::message::Event;
+use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::ReadError;
 use crate::registry::message::SourceFailure;
@@ -160,7 +160,7 @@ impl Intake {
     pub fn handle_offsets(
         &mut self,
         request: u64,
-        result: Result<Vec<Bounds>, SourceFailure>,
+        result: Result<Located, SourceFailure>,
         now: Instant,
     ) {
         let Some(Request { source: id, topic_id, purpose }) = self.requests.remove(&request) else {
@@ -170,6 +170,13 @@ impl Intake {
         if source.topic_id != topic_id {
             return self.ask_anew(id, purpose);
         }
+        let result = result.and_then(|bounds| match bounds.iter().any(Option::is_some) {
+            true => Ok(bounds),
+            false => {
+                let (topic, reason) = (source.topic.clone(), "no partition has a leader");
+                Err(SourceFailure::Unreachable { topic, reason: reason.to_owned() })
+            }
+        });
         match (purpose, result) {
             (Purpose::Answer { lookup, to }, result) => {
                 if let Ok(bounds) = &result {
@@ -178,13 +185,13 @@ impl Intake {
                 answer(&self.directory, &to, &result);
                 self.ask_queued(id, lookup);
             }
-            (Purpose::Begin { partitions }, Ok(bounds)) => self.begin(id, partitions, &bounds),
+            (Purpose::Begin { partitions }, Ok(bounds)) => self.begin(id, partitions, &bounds, now),
             (Purpose::BeginAnew { partitions }, Ok(bounds)) => {
                 self.begin_anew(id, partitions, &bounds);
             }
             (Purpose::Extend { partitions }, Ok(bounds)) => self.extend(id, partitions, &bounds),
             (Purpose::Relocate { partitions }, Ok(bounds)) => {
-                self.relocate(id, partitions, bounds);
+                self.relocate(id, partitions, bounds, now);
             }
             (Purpose::Begin { .. } | Purpose::BeginAnew { .. }, Err(failure)) => {
                 source.phase = Phase::Failed { retry_at: now + self.settings.retry_interval };
@@ -193,9 +200,7 @@ impl Intake {
             // The next description finds the new partitions again.
             (Purpose::Extend { .. }, Err(failure)) => self.refuse_doubted(id, &failure),
             (Purpose::Relocate { partitions }, Err(_)) => {
-                let at = now + self.settings.retry_interval;
-                source.relocating.retain(|partition| !partitions.contains(partition));
-                self.retries.extend(partitions.into_iter().map(|partition| (at, id, partition)));
+                self.relocate_later(id, partitions, now);
                 self.relocate_next(id);
             }
         }
@@ -348,6 +353,7 @@ impl Intake {
             topic_id: TopicId::UNKNOWN,
             partitions: Vec::new(),
             partitions_live: 0,
+            unlocated: BTreeSet::new(),
             relocating: BTreeSet::new(),
             relocating_next: BTreeSet::new(),
             diverged: BTreeMap::new(),
@@ -503,8 +509,10 @@ mod tests {
     use super::*;
 
     use crate::log::partition::Cursor;
+    use crate::log::partition::Generation;
     use crate::log::partition::Read;
     use crate::log::partition::SharedPartition;
+    use crate::registry::message::Bounds;
     use crate::tenancy::channel::SourceKey;
     use crate::tenancy::rule::TenancyRule;
 
@@ -518,7 +526,7 @@ mod tests {
 
     impl Rig {
         fn start() -> Self {
-            let directory = Arc::new(Directory::new(1));
+            let directory = Arc::new(Directory::new(2));
             let settings = IntakeSettings {
                 refresh_interval: Duration::from_secs(2),
                 linger: Duration::from_secs(60),
@@ -567,7 +575,7 @@ mod tests {
                 panic!("no offsets are asked for");
             };
             let end = Offset::from_kafka(end).expect("not negative");
-            let bounds = vec![Bounds { start: Offset::ZERO, end, at_timestamp: end }];
+            let bounds = vec![Some(Bounds { start: Offset::ZERO, end, at_timestamp: end })];
             self.intake.handle_offsets(request, Ok(bounds), self.now);
         }
 
@@ -653,7 +661,7 @@ mod tests {
         let Some(Task::ListOffsets { request, .. }) = rig.next() else { panic!("no bounds") };
         let at = Offset::from_kafka(12).expect("not negative");
         let bounds = Bounds { start: at, end: at, at_timestamp: at };
-        rig.intake.handle_offsets(request, Ok(vec![bounds]), now);
+        rig.intake.handle_offsets(request, Ok(vec![Some(bounds)]), now);
         // What these bounds want to be read is not begun yet.
         rig.intake.handle_read_error(source, id, expired, now);
         assert!(matches!(rig.next(), Some(Task::ListOffsets { .. })));
@@ -675,5 +683,79 @@ mod tests {
         assert!(matches!(rig.read(at), Read::AtEnd), "nothing is said yet");
         rig.describe(2);
         assert!(matches!(rig.read(at), Read::Recreated { .. }));
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_waits_while_others_are_read() {
+        let mut rig = Rig::start();
+        rig.intake.refresh_at = Some(rig.now + Duration::from_secs(3_600));
+        let key = SourceKey { topic: TopicName::new("u"), rule: TenancyRule::Shared };
+        let source = rig.intake.directory.source(&key).expect("there is room");
+        let shard = ShardId::new(0);
+        rig.intake.handle_command(Command::Follow { shard, source }, rig.now);
+        let described = |rig: &mut Rig| {
+            assert!(matches!(rig.next(), Some(Task::Describe { .. })));
+            let description = TopicDescription { topic_id: id(2), partitions: 2 };
+            rig.intake.handle_described(&TopicName::new("u"), Ok(description), rig.now);
+        };
+        let located = |rig: &mut Rig, end: Option<i64>| {
+            let Some(Task::ListOffsets { request, .. }) = rig.next() else {
+                panic!("no offsets are asked for");
+            };
+            let bounds = |end| {
+                let end = Offset::from_kafka(end).expect("not negative");
+                Bounds { start: Offset::ZERO.next(), end, at_timestamp: end }
+            };
+            let found = vec![Some(bounds(10)), end.map(bounds)];
+            rig.intake.handle_offsets(request, Ok(found), rig.now);
+        };
+        let assigned = |rig: &mut Rig| match rig.next() {
+            Some(Task::Assign { partition, .. }) => partition,
+            task => panic!("{task:?}"),
+        };
+        described(&mut rig);
+        located(&mut rig, None);
+        assert_eq!(assigned(&mut rig).id(), PartitionId::from_index(0));
+        assert!(rig.next().is_none(), "nobody reads what has no leader");
+        let known = rig.intake.directory.partitions()[&source].clone();
+        assert!(!known[1].is_located(Generation::default()));
+        let at = |offset| Cursor {
+            generation: Generation::default(),
+            offset: Offset::from_kafka(offset).expect("not negative"),
+        };
+        assert!(matches!(known[1].read(at(500), Offset::MAX, 1), Read::AtEnd));
+
+        for end in [None, Some(300)] {
+            rig.now += rig.intake.settings.retry_interval;
+            rig.intake.handle_timeout(rig.now);
+            located(&mut rig, end);
+        }
+        described(&mut rig);
+        assert_eq!(assigned(&mut rig).id(), PartitionId::from_index(1));
+        assert!(known[1].is_located(known[1].end().generation));
+        let goes_on = |from| match known[1].read(at(from), Offset::MAX, 1) {
+            Read::Truncated { to } => to.offset,
+            read => panic!("{read:?}"),
+        };
+        assert_eq!(goes_on(500), at(300).offset, "who stood above its end is told");
+        assert_eq!(goes_on(200), at(200).offset, "who stood below loses nothing");
+        assert_eq!(known[1].start(), Offset::ZERO.next());
+    }
+
+    #[test]
+    fn who_follows_while_a_topic_made_again_fails_hears_when_it_is_read() {
+        let mut rig = Rig::start();
+        rig.intake.handle_timeout(rig.now);
+        rig.describe(2);
+        rig.intake.poll_task();
+        let Some(Task::ListOffsets { request, .. }) = rig.next() else { panic!("no offsets") };
+        let failure = SourceFailure::UnknownTopic(TopicName::new("t"));
+        rig.intake.handle_offsets(request, Err(failure), rig.now);
+        let (shard, source) = (ShardId::new(1), rig.source);
+        rig.intake.handle_command(Command::Follow { shard, source }, rig.now);
+        rig.describe(2);
+        rig.offsets(4);
+        let heard = rig.intake.directory.mailbox(shard).take();
+        assert!(heard.iter().any(|event| matches!(event, Event::Ready { .. })), "{heard:?}");
     }
 }

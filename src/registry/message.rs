@@ -70,7 +70,7 @@ pub enum Event {
     /// known. They are read from their beginning.
     PartitionsAdded { source: SourceId, partitions: Vec<Arc<SharedPartition>> },
     /// The answer to [`Command::Resolve`].
-    Resolved { ticket: Ticket, result: Result<Vec<Bounds>, SourceFailure> },
+    Resolved { ticket: Ticket, result: Result<Located, SourceFailure> },
     /// Something is new in this partition: records, history, a gap.
     Advanced { source: SourceId, partition: PartitionId },
 }
@@ -86,6 +86,10 @@ pub struct Bounds {
     /// there is none or none was asked for.
     pub at_timestamp: Offset,
 }
+
+/// What Kafka has of each partition of a topic, in order from zero; `None` of one
+/// that has no leader, of which nobody can say it.
+pub type Located = Vec<Option<Bounds>>;
 
 /// Why a source can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

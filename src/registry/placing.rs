@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::log::partition::SharedPartition;
 use crate::registry::intake::Intake;
 use crate::registry::message::Bounds;
 use crate::registry::message::Event;
+use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::Task;
 use crate::registry::message::TopicDescription;
@@ -16,20 +18,27 @@ use crate::registry::source::Phase;
 use crate::registry::source::Purpose;
 use crate::registry::source::Request;
 use crate::registry::source::Shortened;
-use crate::registry::source::add_partitions;
+use crate::registry::source::add_at_end;
+use crate::registry::source::add_at_start;
 use crate::registry::source::assignment;
-use crate::registry::source::from_zero;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
 
 impl Intake {
     /// Begins a source at its end: older records come from history.
-    pub(in crate::registry) fn begin(&mut self, id: SourceId, count: usize, bounds: &[Bounds]) {
+    pub(in crate::registry) fn begin(
+        &mut self,
+        id: SourceId,
+        count: usize,
+        bounds: &[Option<Bounds>],
+        now: Instant,
+    ) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         source.phase = Phase::Reading;
-        let begin = |bounds: &Bounds| (bounds.start, bounds.end);
-        add_partitions(source, count, bounds, &self.budget, begin);
+        add_at_end(source, count, bounds, &self.budget);
+        let unlocated = source.unlocated.clone();
+        self.relocate_later(id, unlocated, now);
         self.assign(id, 0);
         for shard in self.sources[&id].followers.clone() {
             self.announce(id, shard);
@@ -43,6 +52,7 @@ impl Intake {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         source.phase = Phase::Locating;
         source.topic_id = description.topic_id;
+        source.unlocated.clear();
         source.relocating.clear();
         source.relocating_next.clear();
         source.diverged.clear();
@@ -68,17 +78,25 @@ impl Intake {
         &mut self,
         id: SourceId,
         count: usize,
-        bounds: &[Bounds],
+        bounds: &[Option<Bounds>],
     ) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         source.phase = Phase::Reading;
         let known = source.partitions.len();
         source.partitions_live = known.min(count);
         for (partition, bounds) in source.partitions.iter().zip(bounds).take(count) {
-            partition.expire(bounds.start);
+            // One that has no leader is read from its beginning all the same.
+            if let Some(bounds) = bounds {
+                partition.expire(bounds.start);
+            }
         }
-        let added = add_partitions(source, count, bounds, &self.budget, from_zero);
+        let added = add_at_start(source, count, bounds, &self.budget);
         self.assign(id, 0);
+        // Who began to follow while the new topic could not be read has heard of no
+        // partition yet; to all others it says nothing.
+        for shard in self.sources[&id].followers.clone() {
+            self.announce(id, shard);
+        }
         self.announce_added(id, added);
         for partition in 0..known {
             self.directory.wake(id, PartitionId::from_index(partition));
@@ -88,13 +106,18 @@ impl Intake {
 
     /// Begins partitions that were added, from their first record: all of them
     /// are new to everybody.
-    pub(in crate::registry) fn extend(&mut self, id: SourceId, count: usize, bounds: &[Bounds]) {
+    pub(in crate::registry) fn extend(
+        &mut self,
+        id: SourceId,
+        count: usize,
+        bounds: &[Option<Bounds>],
+    ) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         if source.phase != Phase::Reading || count <= source.partitions_live {
             return;
         }
         let first = source.partitions_live;
-        let added = add_partitions(source, count, bounds, &self.budget, from_zero);
+        let added = add_at_start(source, count, bounds, &self.budget);
         self.assign(id, first);
         self.announce_added(id, added);
         let source = self.sources.get_mut(&id).expect("it was there before");
@@ -104,26 +127,35 @@ impl Intake {
         self.ask_all_queued(id);
     }
 
-    /// Places the readers anew that were out of range. A log that became shorter
-    /// may be that of a topic that was made again, which clients must be told as
-    /// what it is: then the topic is looked at first.
+    /// Places the readers anew that were out of range, and for the first time
+    /// those of partitions that have a leader now. A log that became shorter, or
+    /// is shorter than clients said, may be that of a topic that was made again,
+    /// which they must be told as what it is: then the topic is looked at first.
     pub(in crate::registry) fn relocate(
         &mut self,
         id: SourceId,
         partitions: BTreeSet<PartitionId>,
-        mut bounds: Vec<Bounds>,
+        mut bounds: Located,
+        now: Instant,
     ) {
+        let has_leader =
+            |partition: &PartitionId| matches!(bounds.get(partition.index()), Some(Some(_)));
+        let (partitions, leaderless) = partitions.into_iter().partition(has_leader);
+        self.relocate_later(id, leaderless, now);
         let source = self.sources.get_mut(&id).expect("the caller found it");
         for partition in &partitions {
             let to = source.diverged.remove(partition);
-            if let (Some(to), Some(bounds)) = (to, bounds.get_mut(partition.index())) {
+            if let (Some(to), Some(Some(bounds))) = (to, bounds.get_mut(partition.index())) {
                 bounds.end = bounds.end.min(to.max(bounds.start));
             }
         }
-        let shorter = partitions.iter().any(|partition| {
+        let shorter = partitions.iter().any(|partition: &PartitionId| {
             let (log, bounds) =
-                (source.partitions.get(partition.index()), bounds.get(partition.index()));
-            matches!((log, bounds), (Some(log), Some(bounds)) if log.end().offset > bounds.end)
+                (source.partitions.get(partition.index()), bounds[partition.index()]);
+            let is_below = |log: &Arc<SharedPartition>| {
+                bounds.is_some_and(|bounds| log.end().offset > bounds.end)
+            };
+            source.unlocated.contains(partition) || log.is_some_and(is_below)
         });
         if !shorter {
             return self.place_anew(id, &partitions, &bounds);
@@ -154,7 +186,7 @@ impl Intake {
         &mut self,
         id: SourceId,
         partitions: &BTreeSet<PartitionId>,
-        bounds: &[Bounds],
+        bounds: &[Option<Bounds>],
     ) {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         source.relocating.retain(|partition| !partitions.contains(partition));
@@ -162,13 +194,15 @@ impl Intake {
             return;
         }
         for &partition in partitions {
-            let (Some(log), Some(bounds)) =
+            let (Some(log), Some(Some(bounds))) =
                 (source.partitions.get(partition.index()), bounds.get(partition.index()))
             else {
                 continue;
             };
             let end = log.end().offset;
-            if end > bounds.end {
+            if source.unlocated.remove(&partition) {
+                log.locate(bounds.start, bounds.end);
+            } else if end > bounds.end {
                 log.truncate(bounds.end);
             } else {
                 log.expire(bounds.start);
@@ -192,8 +226,27 @@ impl Intake {
         }
     }
 
+    /// Looks up offsets anew after a while: they could not be had now.
+    pub(in crate::registry) fn relocate_later(
+        &mut self,
+        id: SourceId,
+        partitions: BTreeSet<PartitionId>,
+        now: Instant,
+    ) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        source.relocating.retain(|partition| !partitions.contains(partition));
+        let at = now + self.settings.retry_interval;
+        self.retries.extend(partitions.into_iter().map(|partition| (at, id, partition)));
+    }
+
+    /// Reads a partition again, or looks up first where it is read from.
     pub(in crate::registry) fn reassign(&mut self, id: SourceId, partition: PartitionId) {
-        let Some(source) = self.sources.get(&id) else { return };
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        if source.unlocated.contains(&partition) {
+            source.relocating.insert(partition);
+            source.relocating_next.insert(partition);
+            return self.relocate_next(id);
+        }
         if source.reads(partition) {
             let log = &source.partitions[partition.index()];
             self.tasks.push_back(assignment(id, &source.topic, log));
@@ -204,7 +257,8 @@ impl Intake {
         let source = &self.sources[&id];
         let live = source.partitions[..source.partitions_live].to_vec();
         self.directory.set_partitions(id, live);
-        for partition in &source.partitions[first..source.partitions_live] {
+        let begun = source.partitions[first..source.partitions_live].iter();
+        for partition in begun.filter(|log| !source.unlocated.contains(&log.id())) {
             self.tasks.push_back(assignment(id, &source.topic, partition));
         }
     }

@@ -100,13 +100,14 @@ impl Intake {
 
     /// Notes what Kafka no longer has. A reader that lags so far that its place
     /// is gone is placed anew.
-    pub(in crate::registry) fn apply_bounds(&mut self, id: SourceId, bounds: &[Bounds]) {
+    pub(in crate::registry) fn apply_bounds(&mut self, id: SourceId, bounds: &[Option<Bounds>]) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         if source.phase != Phase::Reading {
             return;
         }
         for (log, bounds) in source.partitions.iter().zip(bounds) {
-            if bounds.start <= log.start() {
+            let Some(bounds) = bounds else { continue };
+            if bounds.start <= log.start() || source.unlocated.contains(&log.id()) {
                 continue;
             }
             let lagging = log.end().offset < bounds.start;

@@ -12,6 +12,7 @@ use crate::registry::directory::Directory;
 use crate::registry::message::Bounds;
 use crate::registry::message::Claim;
 use crate::registry::message::Event;
+use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::Task;
@@ -36,6 +37,9 @@ pub(in crate::registry) struct Source {
     /// How many of `partitions` the topic has now: fewer after it was made
     /// again with fewer.
     pub(in crate::registry) partitions_live: usize,
+    /// Partitions that are not read yet: none leads them who could say where they
+    /// end.
+    pub(in crate::registry) unlocated: BTreeSet<PartitionId>,
     /// Partitions whose reader stopped and is being placed anew.
     pub(in crate::registry) relocating: BTreeSet<PartitionId>,
     /// Those of them whose offsets are yet to be looked up: what is under way may
@@ -79,7 +83,7 @@ pub(in crate::registry) enum Phase {
 #[derive(Debug)]
 pub(in crate::registry) struct Shortened {
     pub(in crate::registry) partitions: BTreeSet<PartitionId>,
-    pub(in crate::registry) bounds: Vec<Bounds>,
+    pub(in crate::registry) bounds: Located,
     pub(in crate::registry) awaited: Awaited,
 }
 
@@ -121,6 +125,7 @@ impl Source {
     pub(in crate::registry) fn reads(&self, partition: PartitionId) -> bool {
         self.phase == Phase::Reading
             && partition.index() < self.partitions_live
+            && !self.unlocated.contains(&partition)
             && !self.relocating.contains(&partition)
     }
 
@@ -133,7 +138,7 @@ impl Source {
 pub(in crate::registry) fn answer(
     directory: &Directory,
     to: &[Asker],
-    result: &Result<Vec<Bounds>, SourceFailure>,
+    result: &Result<Located, SourceFailure>,
 ) {
     for asker in to {
         let event = Event::Resolved { ticket: asker.ticket, result: result.clone() };
@@ -141,24 +146,52 @@ pub(in crate::registry) fn answer(
     }
 }
 
-pub(in crate::registry) fn from_zero(bounds: &Bounds) -> (Offset, Offset) {
-    (bounds.start, bounds.start)
-}
-
-/// Adds the partitions from the first unknown one up to `count`; `place` says
-/// where the oldest record is and where the tail begins. Returns those added.
-pub(in crate::registry) fn add_partitions(
+/// Adds the partitions from the first unknown one up to `count`, which begin at
+/// their end: older records come from history. One without a leader begins when
+/// it has one. Returns those added.
+pub(in crate::registry) fn add_at_end(
     source: &mut Source,
     count: usize,
-    bounds: &[Bounds],
+    bounds: &[Option<Bounds>],
     budget: &Arc<Budget>,
-    place: impl Fn(&Bounds) -> (Offset, Offset),
+) -> Vec<Arc<SharedPartition>> {
+    let topic_id = source.topic_id;
+    let mut unlocated = BTreeSet::new();
+    let added = add_partitions(source, count, bounds, |id, bounds| match bounds {
+        Some(Bounds { start, end, .. }) => SharedPartition::new(id, topic_id, *start, *end, budget),
+        None => {
+            unlocated.insert(id);
+            SharedPartition::unlocated(id, topic_id, budget)
+        }
+    });
+    source.unlocated.extend(unlocated);
+    added
+}
+
+/// The same for partitions that begin at their first record: they are new to
+/// everybody, and where none leads them yet they are empty.
+pub(in crate::registry) fn add_at_start(
+    source: &mut Source,
+    count: usize,
+    bounds: &[Option<Bounds>],
+    budget: &Arc<Budget>,
+) -> Vec<Arc<SharedPartition>> {
+    let topic_id = source.topic_id;
+    add_partitions(source, count, bounds, |id, bounds| {
+        let start = bounds.as_ref().map_or(Offset::ZERO, |bounds| bounds.start);
+        SharedPartition::new(id, topic_id, start, start, budget)
+    })
+}
+
+fn add_partitions(
+    source: &mut Source,
+    count: usize,
+    bounds: &[Option<Bounds>],
+    mut make: impl FnMut(PartitionId, &Option<Bounds>) -> Arc<SharedPartition>,
 ) -> Vec<Arc<SharedPartition>> {
     let known = source.partitions.len();
     for (index, bounds) in bounds.iter().enumerate().take(count).skip(known) {
-        let (start, end) = place(bounds);
-        let id = PartitionId::from_index(index);
-        source.partitions.push(SharedPartition::new(id, source.topic_id, start, end, budget));
+        source.partitions.push(make(PartitionId::from_index(index), bounds));
     }
     source.partitions_live = source.partitions.len().min(count);
     source.partitions[known.min(source.partitions.len())..].to_vec()

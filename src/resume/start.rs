@@ -44,17 +44,34 @@ pub enum StartError {
     /// The topic is not known to have this partition, or not yet.
     #[error("position names partition {partition}, and the topic has {count}")]
     UnknownPartition { partition: PartitionId, count: usize },
+    /// Only its leader could say.
+    #[error(
+        "partition {0} has no leader that could say where to start: \
+         resume from positions, or try again"
+    )]
+    NoLeader(PartitionId),
 }
 
 /// What is known of a topic when a subscription starts.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     pub topic_id: TopicId,
-    /// Where each partition's live reading stands.
-    pub live: &'a [Offset],
+    /// Where each partition's live reading stands; `None` of one that this replica
+    /// has never met with a leader.
+    pub live: &'a [Option<Offset>],
+    /// What this replica itself has met of each partition: its oldest and its next
+    /// offset.
+    pub met: &'a [Option<Met>],
     /// What Kafka has, asked after the client asked; may be shorter than `live`
     /// where the topic was made again with fewer partitions.
-    pub bounds: &'a [Bounds],
+    pub bounds: &'a [Option<Bounds>],
+}
+
+/// What a replica has met of a partition, which may have more by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Met {
+    pub start: Offset,
+    pub end: Offset,
 }
 
 /// Returns where each partition starts.
@@ -63,19 +80,28 @@ pub struct Known<'a> {
 ///
 /// [`StartError`] for positions that cannot be of this topic.
 pub fn plan(from: &StartAt, known: &Known<'_>) -> Result<Plan, StartError> {
-    let of_bounds = |place: fn(&Bounds) -> Offset| {
-        let position = |index: usize| known.bounds.get(index).map_or(Offset::ZERO, place);
-        (0..known.live.len()).map(|index| Start { position: position(index), lost: None }).collect()
+    let each = |position: &dyn Fn(usize) -> Option<Offset>| {
+        (0..known.live.len())
+            .map(|index| match position(index) {
+                Some(position) => Ok(Start { position, lost: None }),
+                None => Err(StartError::NoLeader(PartitionId::from_index(index))),
+            })
+            .collect::<Result<Vec<Start>, StartError>>()
     };
     let starts = match from {
-        StartAt::Latest => {
-            known.live.iter().map(|live| Start { position: *live, lost: None }).collect()
-        }
-        StartAt::Earliest => of_bounds(|bounds| bounds.start),
-        StartAt::Timestamp(_) | StartAt::Ago(_) => of_bounds(|bounds| bounds.at_timestamp),
+        StartAt::Latest => each(&|index| known.live[index]),
+        StartAt::Earliest => each(&|index| match known.bounds.get(index) {
+            None => Some(Offset::ZERO),
+            Some(Some(bounds)) => Some(bounds.start),
+            Some(None) => known.met[index].map(|met| met.start),
+        }),
+        StartAt::Timestamp(_) | StartAt::Ago(_) => each(&|index| match known.bounds.get(index) {
+            None => Some(Offset::ZERO),
+            Some(bounds) => bounds.map(|bounds| bounds.at_timestamp),
+        }),
         StartAt::Place(place) => return resume(place, known),
     };
-    Ok(Plan { topic_id: known.topic_id, starts, vanished: Vec::new() })
+    Ok(Plan { topic_id: known.topic_id, starts: starts?, vanished: Vec::new() })
 }
 
 fn resume(place: &Place, known: &Known<'_>) -> Result<Plan, StartError> {
@@ -104,12 +130,25 @@ fn resume(place: &Place, known: &Known<'_>) -> Result<Plan, StartError> {
     }
     let start = |index: usize| {
         let position = asked(index);
-        let end = known.bounds.get(index).map_or(Offset::ZERO, |bounds| bounds.end);
+        let end = match known.bounds.get(index) {
+            None => Offset::ZERO,
+            Some(Some(bounds)) => bounds.end,
+            // What was met was there. What lies above it may have been taken back,
+            // and whoever waits there would not hear of it.
+            Some(None) => match known.met[index] {
+                Some(met) if position > met.end => {
+                    return Err(StartError::NoLeader(PartitionId::from_index(index)));
+                }
+                // Of a partition that was never met the position is held against its
+                // end once it is located.
+                _ => return Ok(Start { position, lost: None }),
+            },
+        };
         let ahead = position > end;
         let lost = ahead.then_some(Lost { to: end, reason: GapReason::Truncated });
-        Start { position, lost }
+        Ok(Start { position, lost })
     };
-    let starts = (0..known.live.len()).map(start).collect();
+    let starts = (0..known.live.len()).map(start).collect::<Result<_, _>>()?;
     Ok(Plan { topic_id: known.topic_id, starts, vanished: Vec::new() })
 }
 
@@ -127,10 +166,12 @@ mod tests {
             end: offset(end),
             at_timestamp: offset(at),
         };
+        let met = |start, end| Some(Met { start: offset(start), end: offset(end) });
         let known = Known {
             topic_id: TopicId::from_kafka(0, 1),
-            live: &[offset(90), offset(40)],
-            bounds: &[bound(10, 100, 50), bound(0, 40, 40)],
+            live: &[Some(offset(90)), Some(offset(40))],
+            met: &[met(10, 95), met(0, 40)],
+            bounds: &[Some(bound(10, 100, 50)), Some(bound(0, 40, 40))],
         };
         let plan = plan(from, &known).expect("a plan");
         let expected: Vec<Start> = expected
@@ -179,8 +220,9 @@ mod tests {
         let bounds = Bounds { start: offset(0), end: offset(9), at_timestamp: offset(9) };
         let known = Known {
             topic_id: TopicId::from_kafka(0, 1),
-            live: &[Offset::ZERO, Offset::ZERO],
-            bounds: &[bounds],
+            live: &[Some(Offset::ZERO), Some(Offset::ZERO)],
+            met: &[None, None],
+            bounds: &[Some(bounds)],
         };
         let partition = PartitionId::from_index(3);
         let refused = plan(&place(1, &[(3, 5)]), &known);
@@ -191,5 +233,39 @@ mod tests {
         assert_eq!(refused, Err(StartError::UnknownPartition { partition: gone, count: 1 }));
         let other = plan(&place(2, &[(3, 5)]), &known).expect("of another topic");
         assert_eq!(other.vanished, [(partition, offset(5))]);
+    }
+
+    /// What a start is where the second partition has no leader; `met` says what
+    /// this replica has of it.
+    fn leaderless(from: &StartAt, met: Option<(i64, i64)>) -> Result<Vec<Start>, StartError> {
+        let bounds = Bounds { start: offset(3), end: offset(9), at_timestamp: offset(5) };
+        let met = met.map(|(start, end)| Met { start: offset(start), end: offset(end) });
+        let known = Known {
+            topic_id: TopicId::from_kafka(0, 1),
+            live: &[Some(offset(9)), met.map(|met| met.end)],
+            met: &[Some(Met { start: offset(3), end: offset(9) }), met],
+            bounds: &[Some(bounds), None],
+        };
+        Ok(plan(from, &known)?.starts)
+    }
+
+    #[test]
+    fn one_partition_without_a_leader_keeps_nobody_from_what_needs_none() {
+        let no_leader = Err(StartError::NoLeader(PartitionId::from_index(1)));
+        let starts = |first, second| {
+            let start = |at| Start { position: offset(at), lost: None };
+            Ok(vec![start(first), start(second)])
+        };
+        let met = Some((2, 40));
+        assert_eq!(leaderless(&StartAt::Latest, met), starts(9, 40));
+        assert_eq!(leaderless(&StartAt::Latest, None), no_leader);
+        assert_eq!(leaderless(&StartAt::Earliest, met), starts(3, 2));
+        assert_eq!(leaderless(&StartAt::Earliest, None), no_leader);
+        let ago = StartAt::Ago(std::time::Duration::ZERO);
+        assert_eq!(leaderless(&ago, met), no_leader, "only the leader knows when");
+        let positions = |second| place(1, &[(0, 7), (1, second)]);
+        assert_eq!(leaderless(&positions(40), met), starts(7, 40));
+        assert_eq!(leaderless(&positions(41), met), no_leader, "it may have been taken back");
+        assert_eq!(leaderless(&positions(41), None), starts(7, 41), "the same, told later");
     }
 }

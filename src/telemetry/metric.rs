@@ -80,6 +80,7 @@ metrics! {
     Counter KAFKA_HISTORY_BYTES = "brucke_kafka_history_bytes_total": "Bytes of them in memory, before they are encoded.";
     Counter KAFKA_RECORDS_WITHOUT_TENANT = "brucke_kafka_records_without_tenant_total": "Records, of both, that went to nobody because their tenant could not be told.";
     Gauge READER_PARTITIONS = "brucke_reader_partitions": "Partitions that are read live.";
+    Gauge READER_PARTITIONS_UNLOCATED = "brucke_reader_partitions_unlocated": "Of them, those that are not read yet: no broker has led them since this replica wants them.";
     [topic, partition] Gauge READER_LAG_RECORDS = "brucke_reader_lag_records": "Offsets that Kafka has committed and the live reader of the partition has not brought, as of the last statistics. Partitions beyond metrics.partitions_max are other, by their worst.";
     [topic, partition] Gauge READER_LAG_SECONDS = "brucke_reader_lag_seconds": "Age of the newest record that the live reader has brought, where it lags; 0 where it does not.";
     Gauge TAIL_BYTES = "brucke_tail_bytes": "Bytes of the newest records kept in memory.";

@@ -33,11 +33,14 @@ pub enum Defect {
     FrameOfOthersAhead,
     /// Followers of a channel that was taken out are not told.
     KeepRemovedChannel,
+    /// Who stands above the end of a partition that has a leader at last is not
+    /// told.
+    LocateInSilence,
 }
 
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SkipAtJoin,
         Self::RepeatAfterFullFrame,
         Self::ForgetTenantInHistory,
@@ -51,6 +54,7 @@ impl Defect {
         Self::NewPartitionAtEnd,
         Self::FrameOfOthersAhead,
         Self::KeepRemovedChannel,
+        Self::LocateInSilence,
     ];
 
     /// Says whether this defect is planted in the calling thread.

@@ -24,6 +24,7 @@ mod server_tls;
 mod tail;
 mod traps;
 mod truth_gaps;
+mod truth_leaderless;
 mod truth_pause;
 mod truth_quiet;
 mod truth_resume;

@@ -182,7 +182,7 @@ fn obey(stage: &Stage, shard: &mut Shard, now: Moment) {
             Output::Command(Command::Resolve { ticket, .. }) => {
                 let end = offset(*stage.end.lock().expect("nobody panics with it"));
                 let bounds = Bounds { start: offset(0), end, at_timestamp: end };
-                let result = Ok(vec![bounds]);
+                let result = Ok(vec![Some(bounds)]);
                 shard.handle_event(Event::Resolved { ticket, result }, now);
             }
             Output::Command(Command::Demand { offset, .. }) => {

@@ -126,7 +126,7 @@ impl Kafka {
             let content = self.content(name, kind, index, wall, rng);
             let fresh = self.transactions + 1;
             let partition = &mut self.logs.get_mut(&id).expect("just found").partitions[index];
-            if partition.is_frozen() {
+            if partition.is_frozen() || !partition.has_leader() {
                 return;
             }
             let open = partition.open_transactions();

@@ -67,6 +67,8 @@ pub(crate) struct Partition {
     pub(crate) epoch: u32,
     pub(crate) versions: BTreeMap<u64, Vec<Version>>,
     pub(crate) truncations: Vec<Truncation>,
+    /// No broker leads it before this moment.
+    pub(crate) leaderless_until: Option<Instant>,
     transactions: Vec<Transaction>,
 }
 
@@ -86,6 +88,11 @@ impl Partition {
     pub(crate) fn stable_end(&self) -> u64 {
         let open = self.transactions.iter().filter(|t| t.marker.is_none()).map(|t| t.first);
         open.min().unwrap_or(self.end).max(self.start)
+    }
+
+    /// Says whether some broker answers for it.
+    pub(crate) fn has_leader(&self) -> bool {
+        self.leaderless_until.is_none()
     }
 
     /// Says whether nothing may be written: what was cut off must be noticed

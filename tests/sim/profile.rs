@@ -15,6 +15,8 @@ pub(crate) struct Profile {
     pub(crate) growth: bool,
     pub(crate) recreation: bool,
     pub(crate) outages: bool,
+    /// Single partitions lose their leaders for a while.
+    pub(crate) lost_leaders: bool,
     pub(crate) kills: bool,
     pub(crate) cuts: bool,
     pub(crate) slowness: bool,
@@ -34,9 +36,11 @@ impl Profile {
             1..=4 => 1,
             _ => 2,
         };
-        // Aside, so that a world without reloads is the one that it was before there
+        // Aside, so that a world without these is the one that it was before there
         // were any.
-        let reloads = fastrand::Rng::with_seed(rng.clone().u64(..)).u8(0..4) < odds;
+        let mut aside = fastrand::Rng::with_seed(rng.clone().u64(..));
+        let reloads = aside.u8(0..4) < odds;
+        let lost_leaders = aside.u8(0..4) < odds;
         let mut some = || rng.u8(0..4) < odds;
         Self {
             transactions: some(),
@@ -46,6 +50,7 @@ impl Profile {
             growth: some(),
             recreation: some(),
             outages: some(),
+            lost_leaders,
             kills: some(),
             cuts: some(),
             slowness: some(),

@@ -18,6 +18,7 @@ use brucke::registry::directory::Directory;
 use brucke::registry::intake::Intake;
 use brucke::registry::message::Bounds;
 use brucke::registry::message::Command;
+use brucke::registry::message::Located;
 use brucke::registry::message::Lookup;
 use brucke::registry::message::ReadError;
 use brucke::registry::message::SourceFailure;
@@ -82,7 +83,7 @@ struct Chunk {
 #[derive(Debug)]
 enum Answer {
     Described(TopicName, Result<TopicDescription, SourceFailure>),
-    Offsets(u64, Result<Vec<Bounds>, SourceFailure>),
+    Offsets(u64, Result<Located, SourceFailure>),
     Stopped(Place, u64, ReadError),
     History(Place, Result<Offset, ReadError>),
 }
@@ -165,9 +166,16 @@ impl Room {
     }
 
     /// Says whether this replica knows that a partition now ends at `end`: no
-    /// reader stands beyond, and no older answer is on its way.
+    /// reader stands beyond, no older answer is on its way, and nobody waits to
+    /// hear where it ends at all.
     pub(crate) fn has_noticed(&self, topic_id: TopicId, partition: PartitionId, end: u64) -> bool {
         let mut known = self.partitions.iter().filter_map(Weak::upgrade);
+        let directory = self.directory.partitions();
+        let mut unlocated =
+            directory.values().flatten().filter(|log| !log.is_located(log.end().generation));
+        if unlocated.any(|log| (log.topic_id(), log.id()) == (topic_id, partition)) {
+            return false;
+        }
         let asking = self.answers.iter().any(|(_, answer)| matches!(answer, Answer::Offsets(..)));
         !asking
             && known.all(|log| {
@@ -388,7 +396,10 @@ fn fetch(
         return Err(Refusal::Unknown);
     }
     let found = log.partitions.get(partition.id().index()).ok_or(Refusal::Unknown)?;
-    Ok(found.fetch(from, records_max))
+    match found.has_leader() {
+        true => Ok(found.fetch(from, records_max)),
+        false => Err(Refusal::Down),
+    }
 }
 
 fn list_offsets(
@@ -397,16 +408,20 @@ fn list_offsets(
     partitions: usize,
     lookup: Lookup,
     now: Instant,
-) -> Result<Vec<Bounds>, Refusal> {
+) -> Result<Located, Refusal> {
     let (_, log) = kafka.find(topic, now)?;
     let bounds = |index: usize| {
         let found = log.partitions.get(index).ok_or(Refusal::Unknown)?;
+        if !found.has_leader() {
+            return Ok(None);
+        }
         let end = found.stable_end();
         let at = match lookup {
             Lookup::Bounds => end,
             Lookup::Timestamp(at) => found.offset_at(at),
         };
-        Ok(Bounds { start: offset(found.start), end: offset(end), at_timestamp: offset(at) })
+        let (start, end, at_timestamp) = (offset(found.start), offset(end), offset(at));
+        Ok(Some(Bounds { start, end, at_timestamp }))
     };
     (0..partitions).map(bounds).collect()
 }

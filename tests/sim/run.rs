@@ -186,6 +186,11 @@ impl World {
         }
         let index = rng.usize(..log.partitions.len());
         let partition = &mut log.partitions[index];
+        if profile.lost_leaders && rng.u8(0..50) == 0 {
+            let until = now.instant + Duration::from_millis(rng.u64(0..8_000));
+            say(|| format!("{name} {index} has no leader"));
+            partition.leaderless_until = Some(until);
+        }
         if profile.retention && rng.u8(0..15) == 0 {
             partition.delete_before(rng.u64(0..=partition.end));
             say(|| format!("{name} {index} begins at {}", partition.start));
@@ -210,6 +215,8 @@ impl World {
                 self.kafka.make(&name, self.rng.usize(1..=3));
             }
         }
+        let logs = self.kafka.logs.values_mut();
+        logs.flat_map(|log| &mut log.partitions).for_each(|p| p.leaderless_until = None);
         self.profile.slowness = false;
         self.profile.cuts = false;
         for replica in 0..self.replicas.len() {

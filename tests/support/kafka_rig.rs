@@ -117,6 +117,9 @@ impl KafkaRig {
             _ => None,
         })
         .expect("offsets are found")
+        .into_iter()
+        .map(|bounds| bounds.expect("its leader answers"))
+        .collect()
     }
 
     pub fn command(&self, command: Command) {

@@ -160,7 +160,7 @@ impl Rig {
         });
         let end = self.partition.end().offset;
         let bounds = Bounds { start: Offset::ZERO, end, at_timestamp: end };
-        let (ticket, result) = (ticket.expect("it asks where to start"), Ok(vec![bounds]));
+        let (ticket, result) = (ticket.expect("it asks where to start"), Ok(vec![Some(bounds)]));
         self.shard.handle_event(Event::Resolved { ticket, result }, moment());
         self.work();
         self.write_all()
