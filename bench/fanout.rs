@@ -21,6 +21,7 @@ use crate::report::row;
 use crate::report::say;
 use crate::report::table;
 use crate::server::Server;
+use crate::socket::Security;
 
 /// Measures, and prints the table.
 ///
@@ -29,7 +30,8 @@ use crate::server::Server;
 /// When a client does not get exactly the records that it is to get.
 pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
     say("fan-out");
-    let mut brucke = Brucke::start(plan, cluster, "fanout", plan.clients)?;
+    let clients = (plan.clients, &Security::Plain);
+    let mut brucke = Brucke::start(plan, cluster, "fanout", "", clients)?;
     let mut bare = Bare::start(plan)?;
     table(
         &format!("CPU per delivery, {} clients of one channel", plan.clients),
@@ -92,7 +94,7 @@ fn compare(plan: &Plan, brucke: &mut Brucke, bare: &mut Bare, ready: usize) -> R
 /// Measures what the figures above contain that does not grow with clients.
 fn measure_intake(plan: &Plan, cluster: &Cluster) -> Result<()> {
     say("intake");
-    let mut brucke = Brucke::start(plan, cluster, "intake", 1)?;
+    let mut brucke = Brucke::start(plan, cluster, "intake", "", (1, &Security::Plain))?;
     let mut costs = Vec::new();
     for &ready in &plan.ready {
         for _ in 0..WARM_UP_ROUNDS {
@@ -120,23 +122,30 @@ fn measure_intake(plan: &Plan, cluster: &Cluster) -> Result<()> {
 }
 
 /// The server, its clients and what feeds it.
-struct Brucke<'a> {
+pub struct Brucke<'a> {
     plan: &'a Plan,
-    server: Server,
-    fleet: Fleet,
+    pub server: Server,
+    pub fleet: Fleet,
     producer: Producer,
     topic: &'static str,
 }
 
 impl<'a> Brucke<'a> {
-    fn start(
+    /// Starts a server with these lines in its `[server]` section, and so many
+    /// clients of it that speak so.
+    ///
+    /// # Errors
+    ///
+    /// When one is not let in.
+    pub fn start(
         plan: &'a Plan,
         cluster: &Cluster,
         topic: &'static str,
-        clients: usize,
+        settings: &str,
+        (clients, security): (usize, &Security),
     ) -> Result<Self> {
-        let server = Server::start(plan, cluster, "")?;
-        let mut fleet = Fleet::new()?;
+        let server = Server::start(plan, cluster, settings)?;
+        let mut fleet = Fleet::with(security.clone())?;
         let requests = vec![vec![subscribe_request(1, topic, None)]; clients];
         fleet.subscribe(server.address, requests)?;
         let producer = cluster.producer(LINGER)?;
@@ -144,7 +153,11 @@ impl<'a> Brucke<'a> {
     }
 
     /// Has so many records come to every client.
-    fn round(&mut self, ready: usize) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When a client does not get them.
+    pub fn round(&mut self, ready: usize) -> Result<()> {
         let Self { plan, fleet, producer, topic, .. } = self;
         fleet.expect_each(ready as u64, || {
             for _ in 0..ready {

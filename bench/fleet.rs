@@ -19,12 +19,12 @@ use anyhow::bail;
 use anyhow::ensure;
 use memchr::memmem::Finder;
 use mio::Events;
-use mio::Interest;
 use mio::Poll;
 use mio::Token;
-use mio::net::TcpStream;
 
 use crate::machine;
+use crate::socket::Security;
+use crate::socket::Socket;
 
 /// Connections to one server.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct Fleet {
     poll: Poll,
     events: Events,
     clients: Vec<Client>,
+    security: Security,
     reader: Reader,
 }
 
@@ -50,7 +51,7 @@ pub struct Counts {
 
 #[derive(Debug)]
 struct Client {
-    stream: TcpStream,
+    stream: Socket,
     phase: Phase,
     /// The begin of a frame whose rest has not come yet.
     partial: Vec<u8>,
@@ -95,10 +96,20 @@ impl Fleet {
     ///
     /// When the system gives no descriptor.
     pub fn new() -> Result<Self> {
+        Self::with(Security::Plain)
+    }
+
+    /// Returns a fleet that speaks so.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no descriptor.
+    pub fn with(security: Security) -> Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1_024),
             clients: Vec::new(),
+            security,
             reader: Reader {
                 buffer: vec![0; BUFFER_BYTES],
                 counts: Counts::default(),
@@ -227,12 +238,8 @@ impl Fleet {
     }
 
     fn connect(&mut self, address: SocketAddr, phase: Phase) -> Result<()> {
-        let stream = std::net::TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        let token = Token(self.clients.len());
-        self.poll.registry().register(&mut stream, token, Interest::READABLE)?;
+        let mut stream = Socket::connect(address, &self.security)?;
+        stream.register(self.poll.registry(), Token(self.clients.len()))?;
         let partial = Vec::new();
         let client = Client { stream, phase, partial, records: 0, expected: 0, place: None };
         self.clients.push(client);
@@ -240,7 +247,7 @@ impl Fleet {
     }
 
     fn run(&mut self, patience: Option<Duration>, done: impl Fn(&Reader) -> bool) -> Result<()> {
-        let Self { poll, events, clients, reader } = self;
+        let Self { poll, events, clients, reader, .. } = self;
         let deadline = patience.map(|patience| Instant::now() + patience);
         while !done(reader) {
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -278,8 +285,7 @@ impl Reader {
             let filled = kept + read;
             let used = self.take_bytes(index, client, &buffer[..filled])?;
             client.partial.extend_from_slice(&buffer[used..filled]);
-            // A read that leaves room has emptied the socket.
-            if filled < buffer.len() {
+            if filled < buffer.len() && client.stream.is_emptied_by_short_reads() {
                 break;
             }
         }

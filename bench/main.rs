@@ -20,9 +20,11 @@ mod process;
 mod report;
 mod server;
 mod slow;
+mod socket;
 mod storm;
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod tls;
 mod tracing;
 
 use anyhow::Result;
@@ -59,6 +61,7 @@ fn measure(plan: &Plan) -> Result<()> {
             Part::Slow => slow::measure(plan, &cluster)?,
             Part::Storm => storm::measure(plan, &cluster)?,
             Part::Tracing => tracing::measure(plan, &cluster)?,
+            Part::Tls => tls::measure(plan, &cluster)?,
         }
     }
     Ok(())

@@ -125,7 +125,11 @@ fn burst(
 }
 
 /// Returns the resident memory once it no longer moves.
-fn settled(server: &Server, fleet: &mut Fleet) -> Result<u64> {
+///
+/// # Errors
+///
+/// When it goes on moving, or something comes that must not.
+pub fn settled(server: &Server, fleet: &mut Fleet) -> Result<u64> {
     let mut last = 0;
     for _ in 0..SETTLES_MAX {
         fleet.run_for(SETTLE_INTERVAL)?;

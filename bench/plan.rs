@@ -43,7 +43,7 @@ pub enum Role {
 pub struct Plan {
     /// What to measure.
     #[arg(long, env = "BENCH_PARTS", value_delimiter = ',',
-          default_values = ["fanout", "memory", "keys", "latency", "slow", "storm", "tracing"])]
+          default_values = ["fanout", "memory", "keys", "latency", "slow", "storm", "tracing", "tls"])]
     pub parts: Vec<Part>,
     /// Where records come from.
     #[arg(long, env = "BENCH_KAFKA", default_value = "apache")]
@@ -125,6 +125,7 @@ pub enum Part {
     Slow,
     Storm,
     Tracing,
+    Tls,
 }
 
 /// Where records come from.

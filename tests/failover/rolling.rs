@@ -317,6 +317,19 @@ fn says_that_it_drains(admin: std::net::SocketAddr) -> bool {
     false
 }
 
+/// Returns how many moved in each second since the first did.
+fn moves_by_second(journeys: &[Journey]) -> Vec<usize> {
+    let moves: Vec<_> = journeys.iter().flat_map(|journey| &journey.moves).copied().collect();
+    let Some(first) = moves.iter().min() else { return Vec::new() };
+    let mut seconds = Vec::new();
+    for at in &moves {
+        let second = at.duration_since(*first).as_secs() as usize;
+        seconds.resize(seconds.len().max(second + 1), 0);
+        seconds[second] += 1;
+    }
+    seconds
+}
+
 /// Returns the most moves within any second.
 fn most_in_a_second(journeys: &[Journey]) -> usize {
     let mut moves: Vec<_> = journeys.iter().flat_map(|journey| &journey.moves).copied().collect();
@@ -334,7 +347,7 @@ fn summary(kind: Kind, way: Way, journeys: &[Journey], ends: &[End]) -> String {
     format!(
         "{kind:?}, {way:?}: {} clients, {} records delivered, {} moves, at most {} of one client; \
          {} closing frames, {} Close frames, {} cuts, {} failed attempts {failures:?}; at most {} moves \
-         in a second; ends {ends:?}",
+         in a second: {:?}; ends {ends:?}",
         journeys.len(),
         sum(|journey| journey.seen.len()),
         sum(|journey| journey.moves.len()),
@@ -344,6 +357,7 @@ fn summary(kind: Kind, way: Way, journeys: &[Journey], ends: &[End]) -> String {
         sum(|journey| journey.cuts.len()),
         failures.values().sum::<usize>(),
         most_in_a_second(journeys),
+        moves_by_second(journeys),
     )
 }
 

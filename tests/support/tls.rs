@@ -68,19 +68,27 @@ pub fn secure(
     secure_on(dial(address), trusted, versions)
 }
 
+/// Returns the settings of a client that believes one certificate.
+pub fn client_config(
+    trusted: &CertificateDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).expect("a certificate");
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .expect("versions that fit the provider")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
 /// Does the same on a socket that is open.
 pub fn secure_on(
     mut socket: TcpStream,
     trusted: &CertificateDer<'static>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<Secure, std::io::Error> {
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.clone()).expect("a certificate");
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(versions)
-        .expect("versions that fit the provider")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = client_config(trusted, versions);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let name = "127.0.0.1".try_into().expect("a name");
     let mut connection = ClientConnection::new(Arc::new(config), name).expect("a client");
