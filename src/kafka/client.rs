@@ -61,12 +61,21 @@ impl KnownTopics {
     }
 }
 
-/// A client that is made anew before it would read a topic that was made again.
+/// A client that is made anew before it would read a topic that was made again, and
+/// when it has been silent where it should not.
 pub(in crate::kafka) struct RenewedClient {
     config: ClientConfig,
     status: Arc<KafkaStatus>,
     client: Client,
     known: KnownTopics,
+    trust: Trust,
+}
+
+/// Whether a client is thought to hear what brokers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Whole,
+    Lost,
 }
 
 impl RenewedClient {
@@ -80,12 +89,18 @@ impl RenewedClient {
         status: &Arc<KafkaStatus>,
     ) -> Result<Self, KafkaError> {
         let client = connect(&config, status)?;
-        Ok(Self { config, status: Arc::clone(status), client, known: KnownTopics::default() })
+        let (status, known) = (Arc::clone(status), KnownTopics::default());
+        Ok(Self { config, status, client, known, trust: Trust::Whole })
     }
 
     /// Returns the client as it is.
     pub(in crate::kafka) fn as_is(&self) -> &Client {
         &self.client
+    }
+
+    /// Makes the next reading begin with another client.
+    pub(in crate::kafka) fn distrust(&mut self) {
+        self.trust = Trust::Lost;
     }
 
     /// Returns the client with which to read this topic from now on.
@@ -98,9 +113,10 @@ impl RenewedClient {
         topic: &TopicName,
         id: TopicId,
     ) -> Result<&Client, KafkaError> {
-        if !self.known.admit(topic, id) {
+        if self.trust == Trust::Lost || !self.known.admit(topic, id) {
             self.client = connect(&self.config, &self.status)?;
             self.known = KnownTopics::default();
+            self.trust = Trust::Whole;
         }
         self.known.note(topic, id);
         Ok(&self.client)

@@ -274,12 +274,12 @@ impl Control {
                 Task::ListOffsets { request, topic, partitions, lookup } => {
                     self.ask(Question::ListOffsets { request, topic, partitions, lookup });
                 }
-                Task::Assign { source, topic, partition } => {
+                Task::Assign { source, topic, partition, through } => {
                     let id = AssignmentId(self.assignment_next);
                     self.assignment_next += 1;
                     self.assignments.insert((source, partition.id()), id);
                     let at = partition.end();
-                    let assignment = Assignment { id, source, topic, partition, at };
+                    let assignment = Assignment { id, source, topic, partition, at, through };
                     orders.push(Order::Assign(assignment));
                 }
                 Task::Unassign { source, topic, partition } => {

@@ -147,6 +147,10 @@ impl HistoryReader {
         if !goes_on {
             self.end_sweep();
         }
+        if collected.is_err() {
+            // It may ask a broker that leads the partition no more, for ever.
+            self.client.distrust();
+        }
         let (batch, _) = collected?;
         if batch.from() == to {
             let text = format!("the log ends at {to}, before offset {}", chunk.until);

@@ -10,6 +10,7 @@
 //! *lane*.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use crate::log::partition::Cursor;
 use crate::log::partition::SharedPartition;
 use crate::registry::directory::Directory;
 use crate::registry::message::ReadError;
+use crate::registry::message::Through;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
 use crate::types::ids::TopicId;
@@ -61,6 +63,7 @@ pub(in crate::kafka) struct Assignment {
     pub(in crate::kafka) partition: Arc<SharedPartition>,
     /// Where it begins; looked up anew when it does.
     pub(in crate::kafka) at: Cursor,
+    pub(in crate::kafka) through: Through,
 }
 
 /// The live reader, which belongs to its thread.
@@ -87,6 +90,9 @@ struct Lane {
     client: Client,
     topics: HashMap<TopicName, (SourceId, usize)>,
     known: KnownTopics,
+    /// Topics that it is better not to read through it: it has been deaf to a
+    /// partition of theirs.
+    deaf_to: HashSet<TopicName>,
 }
 
 impl Reader {
@@ -175,10 +181,25 @@ impl Reader {
                 }
             }
         }
+        for new in wanted.values().flatten().filter(|new| new.through == Through::Another) {
+            self.turn_away(new);
+        }
         let ended: Vec<_> =
             wanted.keys().filter_map(|place| self.by_place.get(place)).copied().collect();
         self.stop(ended);
         self.start(wanted.into_values().flatten().collect());
+    }
+
+    /// Remembers not to read a topic through the client by which a partition of it is
+    /// read now.
+    fn turn_away(&mut self, new: &Assignment) {
+        let place = (new.source, new.partition.id());
+        let known = self.by_place.get(&place).and_then(|id| self.followers.get(id));
+        let Some(follower) = known else { return };
+        self.status.count_stall();
+        let (topic, partition) = (&new.topic, new.partition.id());
+        warn!(%topic, %partition, "kafka has records that do not come: read by another client");
+        self.lanes[follower.lane()].deaf_to.insert(topic.clone());
     }
 
     /// Stops following: nothing of these assignments is appended any more.
@@ -258,7 +279,9 @@ impl Reader {
     fn lane(&mut self, assignment: &Assignment) -> Result<usize, KafkaError> {
         let Assignment { source, topic, partition, .. } = assignment;
         let (source, id) = (*source, partition.topic_id());
-        let free = self.lanes.iter().position(|lane| lane.is_free(source, topic, id));
+        let is_free = |lane: &Lane| lane.is_free(source, topic, id);
+        let hears = |lane: &Lane| !lane.deaf_to.contains(topic);
+        let free = self.lanes.iter().position(|lane| is_free(lane) && hears(lane));
         let idle = self.lanes.iter().position(|lane| lane.topics.is_empty());
         let index = match (free, idle) {
             (Some(index), _) => index,
@@ -270,6 +293,10 @@ impl Reader {
             (None, None) if self.lanes.len() < LANES_MAX => {
                 self.lanes.push(Lane::new(&self.config, &self.status)?);
                 self.lanes.len() - 1
+            }
+            // A deaf one may hear again: its partitions have other leaders by and by.
+            (None, None) if self.lanes.iter().any(is_free) => {
+                self.lanes.iter().position(is_free).expect("there is one")
             }
             (None, None) => {
                 return Err(KafkaError::TooManyRules { topic: topic.clone(), max: LANES_MAX });
@@ -321,7 +348,8 @@ impl Reader {
 impl Lane {
     fn new(config: &ClientConfig, status: &Arc<KafkaStatus>) -> Result<Self, KafkaError> {
         let client = client::connect(config, status)?;
-        Ok(Self { client, topics: HashMap::new(), known: KnownTopics::default() })
+        let (topics, known, deaf_to) = Default::default();
+        Ok(Self { client, topics, known, deaf_to })
     }
 
     fn is_free(&self, source: SourceId, topic: &TopicName, id: TopicId) -> bool {

@@ -208,6 +208,11 @@ impl KafkaStatus {
         *self.lock().read_stops.entry(reason).or_default() += 1;
     }
 
+    /// Counts a partition that was silent though there was more.
+    pub(in crate::kafka) fn count_stall(&self) {
+        *self.lock().read_stops.entry("stalled").or_default() += 1;
+    }
+
     /// Returns how long records took from their timestamps to here, since this was
     /// last asked.
     pub fn take_received(&self) -> Latencies {

@@ -37,6 +37,7 @@ use crate::registry::source::Request;
 use crate::registry::source::Source;
 use crate::registry::source::answer;
 use crate::registry::source::is_assignment;
+use crate::registry::stalls::Stalls;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
@@ -75,6 +76,7 @@ pub struct Intake {
     pub(in crate::registry) tasks: VecDeque<Task>,
     pub(in crate::registry) retries: BTreeSet<(Instant, SourceId, PartitionId)>,
     pub(in crate::registry) refresh_at: Option<Instant>,
+    pub(in crate::registry) stalls: Stalls,
     /// Topics whose description has been asked for and not come.
     pub(in crate::registry) describing: BTreeSet<TopicName>,
 }
@@ -94,6 +96,7 @@ impl Intake {
             tasks: VecDeque::new(),
             retries: BTreeSet::new(),
             refresh_at: None,
+            stalls: Stalls::default(),
             describing: BTreeSet::new(),
         }
     }
@@ -197,6 +200,12 @@ impl Intake {
                 source.phase = Phase::Failed { retry_at: now + self.settings.retry_interval };
                 self.fail(id, &failure);
             }
+            (Purpose::Look, result) => {
+                if let Ok(bounds) = &result {
+                    self.looked(id, bounds, now);
+                }
+                self.look_at_next();
+            }
             // The next description finds the new partitions again.
             (Purpose::Extend { .. }, Err(failure)) => self.refuse_doubted(id, &failure),
             (Purpose::Relocate { partitions }, Err(_)) => {
@@ -296,6 +305,7 @@ impl Intake {
             topics.extend(self.sources.values().map(|source| source.topic.clone()));
         }
         self.describe(topics);
+        self.look_at_readers(now);
     }
 
     /// Returns when `handle_timeout` must be called at the latest.
@@ -305,7 +315,8 @@ impl Intake {
             _ => source.idle_since.map(|since| since + self.settings.linger),
         });
         let retries = self.retries.first().map(|(at, ..)| *at);
-        failed.chain(retries).chain(self.refresh_at).chain(self.history.next_deadline()).min()
+        let others = [self.refresh_at, self.history.next_deadline(), self.stalls.next_deadline()];
+        failed.chain(retries).chain(others.into_iter().flatten()).min()
     }
 
     /// Returns how far the readings of history are, with what is wanted of at
@@ -357,6 +368,7 @@ impl Intake {
             relocating: BTreeSet::new(),
             relocating_next: BTreeSet::new(),
             diverged: BTreeMap::new(),
+            seen: BTreeMap::new(),
             shortened: None,
             queued: BTreeMap::new(),
             doubted: Vec::new(),
@@ -513,6 +525,7 @@ mod tests {
     use crate::log::partition::Read;
     use crate::log::partition::SharedPartition;
     use crate::registry::message::Bounds;
+    use crate::registry::message::Through;
     use crate::tenancy::channel::SourceKey;
     use crate::tenancy::rule::TenancyRule;
 
@@ -757,5 +770,55 @@ mod tests {
         rig.offsets(4);
         let heard = rig.intake.directory.mailbox(shard).take();
         assert!(heard.iter().any(|event| matches!(event, Event::Ready { .. })), "{heard:?}");
+    }
+
+    /// Answers the next look at the reader with this end of the log.
+    fn look(rig: &mut Rig, end: i64) {
+        rig.now += Duration::from_secs(4);
+        rig.intake.handle_timeout(rig.now);
+        while let Some(task) = rig.next() {
+            if let Task::ListOffsets { request, .. } = task {
+                let end = Offset::from_kafka(end).expect("not negative");
+                let bounds = Bounds { start: Offset::ZERO, end, at_timestamp: end };
+                rig.intake.handle_offsets(request, Ok(vec![Some(bounds)]), rig.now);
+                return;
+            }
+        }
+    }
+
+    fn is_read_through_another(rig: &mut Rig) -> bool {
+        let through = |task| match task {
+            Task::Assign { through, .. } => through == Through::Another,
+            _ => false,
+        };
+        std::iter::from_fn(|| rig.next()).any(through)
+    }
+
+    #[test]
+    fn a_reader_that_brings_nothing_is_replaced_once_there_surely_is_more() {
+        for end in [11, 9] {
+            let mut rig = Rig::start();
+            for at in [10, 10, 10, end] {
+                look(&mut rig, at);
+                assert!(!is_read_through_another(&mut rig), "it may have come just now");
+            }
+            look(&mut rig, end);
+            assert!(is_read_through_another(&mut rig), "the log ends at {end}");
+            look(&mut rig, end);
+            assert!(!is_read_through_another(&mut rig), "the new one has its time");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_brings_something_is_let_alone() {
+        let mut rig = Rig::start();
+        for _ in 0..6 {
+            let end = rig.partition.end();
+            let mut batch = crate::log::batch::BatchBuilder::new(end.offset);
+            batch.skip_to(end.offset.next());
+            rig.partition.append(end.generation, batch.finish());
+            look(&mut rig, 1_000);
+            assert!(!is_read_through_another(&mut rig));
+        }
     }
 }

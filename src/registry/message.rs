@@ -116,7 +116,7 @@ pub enum Task {
     /// that is assigned already is read anew. Where the log ends is looked up
     /// when the reading begins and the earlier one has stopped, not before: what
     /// does not join is refused, and then nobody reads the partition.
-    Assign { source: SourceId, topic: TopicName, partition: Arc<SharedPartition> },
+    Assign { source: SourceId, topic: TopicName, partition: Arc<SharedPartition>, through: Through },
     /// Stop reading this partition; nothing is appended once this returns.
     Unassign { source: SourceId, topic: TopicName, partition: PartitionId },
     /// Read from `from` on, at most [`crate::types::limits::HISTORY_CHUNK_BYTES`]
@@ -129,6 +129,16 @@ pub enum Task {
         from: Cursor,
         until: Offset,
     },
+}
+
+/// By which client a partition is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Through {
+    /// By that which reads the others of its topic.
+    Usual,
+    /// By another than the one that reads it, which brings nothing though there is
+    /// something.
+    Another,
 }
 
 /// What Kafka says of a topic.

@@ -95,6 +95,7 @@ impl Intake {
             Purpose::Relocate { .. } => self.relocate_next(id),
             // What was to be begun is so already.
             Purpose::Begin { .. } | Purpose::BeginAnew { .. } | Purpose::Extend { .. } => {}
+            Purpose::Look => self.look_at_next(),
         }
     }
 
@@ -130,7 +131,9 @@ impl Intake {
             Purpose::Begin { partitions }
             | Purpose::BeginAnew { partitions }
             | Purpose::Extend { partitions } => partitions,
-            Purpose::Relocate { .. } | Purpose::Answer { .. } => source.partitions_live,
+            Purpose::Relocate { .. } | Purpose::Look | Purpose::Answer { .. } => {
+                source.partitions_live
+            }
         };
         let request = self.next_request;
         self.next_request += 1;

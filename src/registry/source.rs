@@ -16,7 +16,9 @@ use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::Task;
+use crate::registry::message::Through;
 use crate::registry::message::Ticket;
+use crate::registry::stalls::Seen;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
@@ -47,6 +49,8 @@ pub(in crate::registry) struct Source {
     pub(in crate::registry) relocating_next: BTreeSet<PartitionId>,
     /// Where the logs of some of them were cut off, though they have grown since.
     pub(in crate::registry) diverged: BTreeMap<PartitionId, Offset>,
+    /// Where the partitions ended when they were last looked at.
+    pub(in crate::registry) seen: BTreeMap<PartitionId, Seen>,
     /// Bounds below what was read, until it is known whose they are.
     pub(in crate::registry) shortened: Option<Shortened>,
     /// Questions that wait for the answer to one like them.
@@ -114,6 +118,8 @@ pub(in crate::registry) enum Purpose {
     Extend { partitions: usize },
     /// To place readers anew that were out of range before this was asked.
     Relocate { partitions: BTreeSet<PartitionId> },
+    /// To see whether readers bring what there is.
+    Look,
     /// For starts of subscriptions.
     Answer { lookup: Lookup, to: Vec<Asker> },
 }
@@ -206,5 +212,6 @@ pub(in crate::registry) fn assignment(
     topic: &TopicName,
     partition: &Arc<SharedPartition>,
 ) -> Task {
-    Task::Assign { source, topic: topic.clone(), partition: Arc::clone(partition) }
+    let (topic, partition, through) = (topic.clone(), Arc::clone(partition), Through::Usual);
+    Task::Assign { source, topic, partition, through }
 }

@@ -36,11 +36,13 @@ pub enum Defect {
     /// Who stands above the end of a partition that has a leader at last is not
     /// told.
     LocateInSilence,
+    /// A reader that brings nothing though there is more is waited for.
+    TrustReaders,
 }
 
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SkipAtJoin,
         Self::RepeatAfterFullFrame,
         Self::ForgetTenantInHistory,
@@ -55,6 +57,7 @@ impl Defect {
         Self::FrameOfOthersAhead,
         Self::KeepRemovedChannel,
         Self::LocateInSilence,
+        Self::TrustReaders,
     ];
 
     /// Says whether this defect is planted in the calling thread.

@@ -17,6 +17,10 @@ pub(crate) struct Profile {
     pub(crate) outages: bool,
     /// Single partitions lose their leaders for a while.
     pub(crate) lost_leaders: bool,
+    /// Clients of Kafka hear nothing of a partition any more, and no error. Not where
+    /// logs are cut off: whoever resumes above what a deaf reader has read, right
+    /// before the log is cut off there, is not told (`docs/guarantees.md`).
+    pub(crate) deafness: bool,
     pub(crate) kills: bool,
     pub(crate) cuts: bool,
     pub(crate) slowness: bool,
@@ -41,8 +45,9 @@ impl Profile {
         let mut aside = fastrand::Rng::with_seed(rng.clone().u64(..));
         let reloads = aside.u8(0..4) < odds;
         let lost_leaders = aside.u8(0..4) < odds;
+        let deafness = aside.u8(0..4) < odds;
         let mut some = || rng.u8(0..4) < odds;
-        Self {
+        let mut profile = Self {
             transactions: some(),
             compaction: some(),
             retention: some(),
@@ -51,6 +56,7 @@ impl Profile {
             recreation: some(),
             outages: some(),
             lost_leaders,
+            deafness: false,
             kills: some(),
             cuts: some(),
             slowness: some(),
@@ -59,7 +65,9 @@ impl Profile {
             reloads,
             steps: rng.usize(100..500),
             clients: rng.usize(2..=7),
-        }
+        };
+        profile.deafness = deafness && !profile.truncation;
+        profile
     }
 
     /// Says how clients end their subscriptions.

@@ -3,6 +3,7 @@
 //! order, as the real one may.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Weak;
@@ -23,6 +24,7 @@ use brucke::registry::message::Lookup;
 use brucke::registry::message::ReadError;
 use brucke::registry::message::SourceFailure;
 use brucke::registry::message::Task;
+use brucke::registry::message::Through;
 use brucke::registry::message::TopicDescription;
 use brucke::types::ids::Offset;
 use brucke::types::ids::PartitionId;
@@ -54,6 +56,8 @@ pub(crate) struct Room {
     /// What the live reader is told, in order.
     orders: VecDeque<(Instant, Order)>,
     readers: BTreeMap<Place, Reader>,
+    /// Partitions whose reader waits at a broker that leads them no more.
+    deaf: BTreeSet<Place>,
     /// The assignments in force: what an earlier one reports is out of date.
     in_force: BTreeMap<Place, u64>,
     assignments: u64,
@@ -101,6 +105,7 @@ struct Reader {
     topic: TopicName,
     partition: Arc<SharedPartition>,
     at: Cursor,
+    through: Through,
 }
 
 impl Room {
@@ -119,6 +124,7 @@ impl Room {
             answers: Vec::new(),
             orders: VecDeque::new(),
             readers: BTreeMap::new(),
+            deaf: BTreeSet::new(),
             in_force: BTreeMap::new(),
             assignments: 0,
             partitions: Vec::new(),
@@ -144,6 +150,9 @@ impl Room {
             match self.orders.pop_front() {
                 Some((_, Order::Assign(place, mut reader))) => {
                     reader.at = reader.partition.end();
+                    if reader.through == Through::Another {
+                        self.deaf.remove(&place);
+                    }
                     drop(self.readers.insert(place, reader));
                 }
                 Some((_, Order::Unassign(place))) => drop(self.readers.remove(&place)),
@@ -202,14 +211,15 @@ impl Room {
                     let chunk = Chunk { source, topic, partition, from, until };
                     self.jobs.push((now + delay(rng), Job::ReadHistory(chunk)));
                 }
-                Task::Assign { source, topic, partition } => {
+                Task::Assign { source, topic, partition, through } => {
                     self.assignments += 1;
                     let place = (source, partition.id());
                     self.in_force.insert(place, self.assignments);
                     self.partitions.retain(|known| known.strong_count() > 0);
                     self.partitions.push(Arc::downgrade(&partition));
                     let at = partition.end();
-                    let reader = Reader { assignment: self.assignments, topic, partition, at };
+                    let reader =
+                        Reader { assignment: self.assignments, topic, partition, at, through };
                     self.order(Order::Assign(place, reader), now, rng);
                 }
                 Task::Unassign { source, topic: _, partition } => {
@@ -316,8 +326,20 @@ impl Room {
         }
     }
 
+    /// Lets a reader hear nothing more, not even an error.
+    pub(crate) fn deafen_one(&mut self, rng: &mut fastrand::Rng) {
+        let places: Vec<Place> = self.readers.keys().copied().collect();
+        if let Some(place) = rng.choice(places) {
+            say(|| format!("reader {place:?} is deaf"));
+            self.deaf.insert(place);
+        }
+    }
+
     /// Lets a live reader read on.
     fn fetch(&mut self, kafka: &Kafka, place: Place, now: Instant, rng: &mut fastrand::Rng) {
+        if self.deaf.contains(&place) {
+            return;
+        }
         let reader = &self.readers[&place];
         let from = reader.at.offset.as_u64();
         let records_max = rng.usize(1..=self.batch_records_max);
@@ -429,8 +451,9 @@ fn list_offsets(
 /// Says a task in few words.
 fn words(task: &Task) -> String {
     match task {
-        Task::Assign { source, topic, partition } => {
-            format!("Assign {source:?} {topic} {} at {:?}", partition.id(), partition.end())
+        Task::Assign { source, topic, partition, through } => {
+            let (id, end) = (partition.id(), partition.end());
+            format!("Assign {source:?} {topic} {id} at {end:?} through {through:?}")
         }
         Task::ReadHistory { source, topic, partition, from, until } => {
             format!("ReadHistory {source:?} {topic} {} {from:?} until {until}", partition.id())

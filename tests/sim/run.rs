@@ -123,6 +123,10 @@ impl World {
             let replica = self.rng.usize(..self.replicas.len());
             self.kill(replica);
         }
+        if self.profile.deafness && self.rng.u8(0..100) == 0 {
+            let replica = self.rng.usize(..self.replicas.len());
+            self.replicas[replica].room.deafen_one(&mut self.rng);
+        }
         self.trouble_configuration();
         self.trouble_topic();
     }
