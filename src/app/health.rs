@@ -20,6 +20,7 @@ use crate::registry::directory::Directory;
 use crate::registry::message::Command;
 use crate::registry::message::SourceFailure;
 use crate::server::pulse::Pulses;
+use crate::telemetry::exposition::Format;
 use crate::telemetry::recorder::Recorder;
 use crate::tenancy::channel::Channels;
 use crate::types::ids::TopicName;
@@ -151,8 +152,8 @@ impl Health for ReplicaHealth {
         others.map(|(_, problem)| problem).collect()
     }
 
-    fn metrics(&self) -> String {
-        self.scrape()
+    fn metrics(&self, format: Format) -> String {
+        self.scrape(format)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::log::budget::Kind;
 use crate::log::partition::SharedPartition;
 use crate::server::pulse::Pulses;
 use crate::telemetry::exposition::Exposition;
+use crate::telemetry::exposition::Format;
 use crate::telemetry::latency;
 use crate::telemetry::latency::Stage;
 use crate::telemetry::metric;
@@ -35,8 +36,8 @@ pub(in crate::app) struct ReaderLag {
 type Lags = BTreeMap<(TopicName, PartitionId), ReaderLag>;
 
 impl ReplicaHealth {
-    /// Returns everything measured, in Prometheus's text format.
-    pub(in crate::app) fn scrape(&self) -> String {
+    /// Returns everything measured.
+    pub(in crate::app) fn scrape(&self, format: Format) -> String {
         self.set_counts();
         self.set_kafka();
         let partitions = self.directory.partitions();
@@ -50,9 +51,10 @@ impl ReplicaHealth {
             start.distance_to(end)
         });
         gauge!(metric::TAIL_OFFSETS).set(covered.sum::<u64>() as f64);
-        let mut lags = Exposition::default();
-        expose_lags(&self.lags(), self.partitions_max, &mut lags);
-        self.recorder.render() + &lags.finish()
+        let mut out = Exposition::new(format);
+        self.recorder.render(&mut out);
+        expose_lags(&self.lags(), self.partitions_max, &mut out);
+        out.finish()
     }
 
     /// Returns how far each live reader is behind.

@@ -43,12 +43,11 @@ impl Recorder {
         RECORDER.get_or_init(Self::install).clone()
     }
 
-    /// Returns everything measured, in Prometheus's text format.
-    pub fn render(&self) -> String {
+    /// Writes everything measured.
+    pub fn render(&self, out: &mut Exposition) {
         Collector::default().collect();
-        let mut histograms = Exposition::default();
-        latency::expose(&mut histograms);
-        self.0.render() + &histograms.finish()
+        out.recorded(&self.0.render());
+        latency::expose(out);
     }
 
     /// Folds what was recorded since the last time; to be called every few

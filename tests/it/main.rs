@@ -23,6 +23,7 @@ mod server_secrets;
 mod server_tls;
 mod tail;
 mod traps;
+mod truth_exemplars;
 mod truth_gaps;
 mod truth_leaderless;
 mod truth_pause;
