@@ -205,6 +205,7 @@ impl Parts {
             fingerprints: _,
         } = config;
         kafka.sampler = tracing.sampler();
+        kafka.cluster_name = tracing.cluster_name();
         let recorder = Recorder::of_process();
         let channels = Arc::new(channels);
         let verifier = Verifier::new(auth, channels.claims());

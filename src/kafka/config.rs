@@ -10,6 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use crate::kafka::error::KafkaError;
 use crate::types::limits::HISTORY_CHUNK_BYTES;
+use crate::types::trace::ClusterName;
 use crate::types::trace::Sampler;
 
 /// How Kafka is reached.
@@ -34,6 +35,8 @@ pub struct KafkaConfig {
     pub cluster: ClusterKind,
     /// Which records are traced. Default: none.
     pub sampler: Sampler,
+    /// Where traces find what the brokers call their cluster.
+    pub cluster_name: ClusterName,
 }
 
 impl fmt::Debug for KafkaConfig {
@@ -48,6 +51,7 @@ impl fmt::Debug for KafkaConfig {
             .field("properties", &self.properties.keys())
             .field("cluster", &self.cluster)
             .field("sampler", &self.sampler)
+            .field("cluster_name", &self.cluster_name)
             .finish()
     }
 }
@@ -139,6 +143,7 @@ impl KafkaConfig {
             properties: BTreeMap::new(),
             cluster: ClusterKind::Kafka,
             sampler: Sampler::Off,
+            cluster_name: ClusterName::default(),
         }
     }
 

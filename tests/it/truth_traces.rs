@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::support::jaeger::Jaeger;
 use crate::support::jaeger::Span;
 use crate::support::kafka_client::NewRecord;
+use crate::support::kafka_cluster::CLUSTER_ID;
 use crate::support::kafka_cluster::KafkaCluster;
 use crate::support::kafka_cluster::fresh_topic;
 use crate::support::server_process::ServerProcess;
@@ -112,6 +113,7 @@ fn check_attributes(spans: [Span<'_>; 5], topic: &str, offset: i64, connection: 
             ("messaging.system", json!("kafka")),
             ("messaging.operation.type", json!("process")),
             ("messaging.destination.name", json!(topic)),
+            ("messaging.kafka.cluster.id", json!(CLUSTER_ID)),
             ("messaging.kafka.message.key", Value::Null),
             ("brucke.feeds", json!(1)),
             ("brucke.path", json!("live")),
