@@ -37,6 +37,8 @@ pub enum ProblemKind {
     PermissionMissing,
     /// No broker answers.
     BrokerUnreachable,
+    /// What is revoked at other replicas is not known yet.
+    RevocationsUnread,
     /// The topic is such that it can't be followed.
     TopicUnusable,
     /// The process has not begun to serve.

@@ -9,6 +9,7 @@ use metrics::counter;
 use metrics::gauge;
 
 use crate::app::health::ReplicaHealth;
+use crate::kafka::journal::JournalState;
 use crate::kafka::statistics::BrokerState;
 use crate::kafka::status::SourceCounts;
 use crate::log::budget::Kind;
@@ -98,6 +99,9 @@ impl ReplicaHealth {
         }
         gauge!(metric::COMMANDS_WAITING).set(self.commands.len() as f64);
         gauge!(metric::TOPICS_FAILING).set(self.directory.failures().len() as f64);
+        gauge!(metric::REVOCATIONS).set(self.revocations.count(now()) as f64);
+        let unread = self.journal.as_ref().is_some_and(|j| j.state() != JournalState::Read);
+        gauge!(metric::REVOCATIONS_UNREAD).set(if unread { 1.0 } else { 0.0 });
         gauge!(metric::READY).set(if self.is_ready() { 1.0 } else { 0.0 });
     }
 

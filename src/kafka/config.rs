@@ -204,6 +204,15 @@ impl KafkaConfig {
         self.finish(config)
     }
 
+    /// Returns the properties of a client whose records must be with all replicas in
+    /// sync, and within this time.
+    pub(crate) fn confirmed(&self, timeout: Duration) -> ClientConfig {
+        let mut config = self.producer();
+        set(&mut config, "acks", "all");
+        set(&mut config, "message.timeout.ms", timeout.as_millis());
+        config
+    }
+
     fn consumer(&self) -> ClientConfig {
         let mut config = self.client();
         // Partitions are assigned by hand, which librdkafka offers only to
@@ -355,6 +364,16 @@ mod tests {
             let refused = config.validate();
             assert!(matches!(refused, Err(KafkaError::ReservedProperty { .. })), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn no_property_makes_a_confirmed_record_less_than_that() {
+        let mut config = config();
+        config.properties.insert("acks".to_owned(), "0".to_owned());
+        let confirmed = config.confirmed(Duration::from_secs(5));
+        assert_eq!(confirmed.get("acks"), Some("all"));
+        assert_eq!(confirmed.get("message.timeout.ms"), Some("5000"));
+        confirmed.create_native_config().expect("librdkafka takes it");
     }
 
     #[test]

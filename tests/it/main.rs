@@ -29,6 +29,7 @@ mod truth_leaderless;
 mod truth_pause;
 mod truth_quiet;
 mod truth_resume;
+mod truth_revocations;
 mod truth_secrets;
 mod truth_slow;
 mod truth_starts;
