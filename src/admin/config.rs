@@ -22,5 +22,10 @@ settings! {
         pub token_file: Option<PathBuf> = unset("/run/secrets/brucke-admin"),
         /// Name of the environment variable that holds the token, instead of a file.
         pub token_env: Option<String> = unset("ADMIN_TOKEN"),
+        /// Topic by which replicas tell each other what is revoked: compacted, of one
+        /// partition, and made by you (docs/admin.md says how). Without it a revocation
+        /// is of the replica that was asked, and of that alone. With it a replica reads
+        /// the topic before it is ready, which costs one more Kafka client.
+        pub revocations_topic: Option<String> = unset("brucke-revocations"),
     }
 }

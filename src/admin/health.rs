@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::telemetry::exposition::Format;
+
 /// Knows how this replica is.
 pub trait Health: Send + Sync {
     /// Returns why this process should be started anew; nothing as a rule.
@@ -10,8 +12,8 @@ pub trait Health: Send + Sync {
     fn ready_problems(&self) -> Vec<Problem>;
     /// Returns what is wrong besides, and no reason to send clients elsewhere.
     fn warnings(&self) -> Vec<Problem>;
-    /// Returns all metrics, in Prometheus's text format.
-    fn metrics(&self) -> String;
+    /// Returns all metrics.
+    fn metrics(&self, format: Format) -> String;
 }
 
 /// One thing that is wrong.
@@ -35,6 +37,8 @@ pub enum ProblemKind {
     PermissionMissing,
     /// No broker answers.
     BrokerUnreachable,
+    /// What is revoked at other replicas is not known yet.
+    RevocationsUnread,
     /// The topic is such that it can't be followed.
     TopicUnusable,
     /// The process has not begun to serve.

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use actix_web::App;
+use actix_web::HttpRequest;
 use actix_web::HttpResponse;
 use actix_web::HttpServer;
 use actix_web::dev::ServerHandle;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::task::spawn_local;
 
+use crate::admin::accept;
 use crate::admin::access::Access;
 use crate::admin::health::Health;
 use crate::admin::health::Problem;
@@ -87,9 +89,12 @@ async fn readyz(health: web::Data<dyn Health>) -> HttpResponse {
     verdict(&problems, &json!({ "ready": ready, "problems": problems, "warnings": warnings }))
 }
 
-async fn metrics(health: web::Data<dyn Health>) -> HttpResponse {
-    let format = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-    HttpResponse::Ok().insert_header(format).body(health.metrics())
+async fn metrics(request: HttpRequest, health: web::Data<dyn Health>) -> HttpResponse {
+    let format = accept::format(&request);
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, format.content_type()))
+        .insert_header((header::VARY, header::ACCEPT.as_str()))
+        .body(health.metrics(format))
 }
 
 fn verdict(problems: &[Problem], body: &Value) -> HttpResponse {

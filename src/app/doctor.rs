@@ -104,6 +104,48 @@ fn check_cluster(config: &Config, args: &DoctorArgs, report: &mut Report) {
     for topic in wanted(config, args, &cluster, report) {
         check_topic(&inspector, &topic, args.resume_within, report);
     }
+    if let Some(topic) = &config.revocations_topic {
+        check_revocations(&inspector, topic, report);
+    }
+}
+
+/// Looks whether replicas can tell each other what is revoked.
+fn check_revocations(inspector: &Inspector, topic: &TopicName, report: &mut Report) {
+    let mut say = |grade, text: &str| report.say(grade, format!("revocations {topic}: {text}"));
+    let view = match inspector.topic(topic) {
+        Ok(view) => view,
+        Err(TopicFault::Missing) => {
+            return say(Grade::Fail, "does not exist: create it, compacted and of one partition");
+        }
+        Err(fault) => return say(Grade::Fail, &wrong(&fault)),
+    };
+    match view.partitions {
+        1 => say(Grade::Ok, "one partition, and may be read"),
+        count => {
+            let text = format!("{count} partitions, and must have one: replicas won't be ready");
+            say(Grade::Fail, &text);
+        }
+    }
+    match (view.compacted, view.retention) {
+        (_, Retention::Unknown) => say(
+            Grade::Warn,
+            "its settings may not be seen, so that nobody knows whether it is compacted: give the \
+             principal DESCRIBE_CONFIGS",
+        ),
+        (Compacted::No, _) => say(
+            Grade::Fail,
+            "is not compacted: replicas that start later would not hear of older revocations; set \
+             cleanup.policy=compact",
+        ),
+        (Compacted::Yes, Retention::For(kept)) => {
+            let hours = kept.as_secs_f64() / 3_600.0;
+            let text = format!(
+                "also loses records by age, after {hours:.1} h: nothing may be revoked for longer"
+            );
+            say(Grade::Warn, &text);
+        }
+        (Compacted::Yes, Retention::Forever) => say(Grade::Ok, "compacted, and keeps each key"),
+    }
 }
 
 fn silent(servers: &str, silence: &Silence) -> String {

@@ -13,6 +13,8 @@ use crossbeam_channel::Sender;
 use crate::admin::health::Health;
 use crate::admin::health::Problem;
 use crate::admin::health::ProblemKind;
+use crate::kafka::journal::JournalState;
+use crate::kafka::journal::JournalStatus;
 use crate::kafka::status::Brokers;
 use crate::kafka::status::KafkaStatus;
 use crate::log::budget::Budget;
@@ -20,8 +22,10 @@ use crate::registry::directory::Directory;
 use crate::registry::message::Command;
 use crate::registry::message::SourceFailure;
 use crate::server::pulse::Pulses;
+use crate::telemetry::exposition::Format;
 use crate::telemetry::recorder::Recorder;
 use crate::tenancy::channel::Channels;
+use crate::tenancy::revocation::Revocations;
 use crate::types::ids::TopicName;
 
 /// Gathers what the parts know.
@@ -45,6 +49,10 @@ pub struct ReplicaHealth {
     pub partitions_max: usize,
     /// Set once the workers run.
     pub pulses: OnceLock<Pulses>,
+    /// What is revoked at this replica.
+    pub revocations: Arc<Revocations>,
+    /// How far those of others are read; `None` where replicas don't tell each other.
+    pub journal: Option<Arc<JournalStatus>>,
     pub phase: Mutex<Phase>,
 }
 
@@ -97,6 +105,25 @@ impl ReplicaHealth {
         }
     }
 
+    /// Who comes before they are read might have been revoked.
+    fn revocations_problem(&self) -> Option<Problem> {
+        let journal = self.journal.as_ref()?;
+        let JournalState::Unread { reason } = journal.state() else { return None };
+        let reason = reason.unwrap_or_else(|| "it is being read".to_owned());
+        let message = format!("what is revoked is not known yet, by topic {}", journal.topic());
+        Some(of_revocations(journal, format!("{message}: {reason}")))
+    }
+
+    /// Where they were read once, nobody is served better by other replicas, which
+    /// can't read on either.
+    fn revocations_warning(&self) -> Option<Problem> {
+        let journal = self.journal.as_ref()?;
+        let JournalState::Failing { reason } = journal.state() else { return None };
+        let message =
+            format!("what is revoked elsewhere is not heard, by topic {}", journal.topic());
+        Some(of_revocations(journal, format!("{message}: {reason}")))
+    }
+
     /// Returns what is wrong with topics that channels name.
     fn topic_problems(&self) -> Vec<(TopicName, Problem)> {
         let channels = self.channels();
@@ -141,6 +168,7 @@ impl Health for ReplicaHealth {
         let awaited = of_topics.filter(|(topic, _)| self.awaited.contains(topic));
         let mut problems: Vec<Problem> = awaited.map(|(_, problem)| problem).collect();
         problems.extend(self.broker_problem());
+        problems.extend(self.revocations_problem());
         problems.extend(self.phase_problem());
         problems
     }
@@ -148,16 +176,21 @@ impl Health for ReplicaHealth {
     fn warnings(&self) -> Vec<Problem> {
         let of_topics = self.topic_problems().into_iter();
         let others = of_topics.filter(|(topic, _)| !self.awaited.contains(topic));
-        others.map(|(_, problem)| problem).collect()
+        others.map(|(_, problem)| problem).chain(self.revocations_warning()).collect()
     }
 
-    fn metrics(&self) -> String {
-        self.scrape()
+    fn metrics(&self, format: Format) -> String {
+        self.scrape(format)
     }
 }
 
 fn problem(kind: ProblemKind, message: impl Into<String>) -> Problem {
     Problem { kind, topic: None, message: message.into() }
+}
+
+fn of_revocations(journal: &JournalStatus, message: String) -> Problem {
+    let topic = Some(journal.topic().to_string());
+    Problem { kind: ProblemKind::RevocationsUnread, topic, message }
 }
 
 fn kind_of(failure: &SourceFailure) -> ProblemKind {

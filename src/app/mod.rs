@@ -10,6 +10,7 @@ pub mod explain;
 pub mod health;
 pub mod operator;
 pub mod reload;
+mod revocations;
 mod rows;
 mod scrape;
 pub mod serve;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::json;
+use tokio::join;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -24,6 +25,7 @@ use crate::app::explain::Sources;
 use crate::app::explain::What;
 use crate::app::explain::Whose;
 use crate::app::health::ReplicaHealth;
+use crate::app::revocations::Announcer;
 use crate::app::rows;
 use crate::delivery::traces::Watch;
 use crate::delivery::traces::Watched;
@@ -61,6 +63,8 @@ pub struct Parts {
     pub kafka: KafkaConfig,
     /// Bounds how many questions to Kafka are under way.
     pub peeks: Arc<Semaphore>,
+    /// Tells other replicas what is revoked, where they are to know.
+    announcer: Option<Announcer>,
 }
 
 impl Desk {
@@ -72,7 +76,9 @@ impl Desk {
         kafka: KafkaConfig,
     ) -> Self {
         let peeks = Arc::new(Semaphore::new(PEEKS_MAX));
-        Self(Arc::new(Parts { workers, health, verifier, kafka, peeks }))
+        let status = health.journal.as_ref().map(Arc::clone);
+        let announcer = status.map(|status| Announcer::new(&kafka, status));
+        Self(Arc::new(Parts { workers, health, verifier, kafka, peeks, announcer }))
     }
 }
 
@@ -193,14 +199,35 @@ impl Parts {
         let seconds = body.seconds.unwrap_or(REVOKED_SECONDS).min(REVOKED_SECONDS_MAX);
         let millis = i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
         let until = Timestamp::from_millis(now.as_millis().saturating_add(millis));
+        let revocation = Revocation { of, until };
         // Nobody new comes in before those who are there are sent away.
         let revocations = self.verifier.revocations();
         revocations
-            .add(Revocation { of: of.clone(), until }, now)
+            .add(revocation.clone(), now)
             .map_err(|_| Refused::Unavailable("too many tokens are revoked already".to_owned()))?;
-        let closed = self.close(&Question::Revoke(of)).await?;
+        let question = Question::Revoke(revocation.of.clone());
+        // It holds here whatever becomes of it elsewhere, and does not wait for that.
+        let (closed, told) = join!(self.close(&question), self.announce(&revocation));
+        let closed = closed?;
+        let scope = told.map_err(|reason| {
+            Refused::Unavailable(format!(
+                "it is revoked at this replica, which closed {closed} connections, and at no \
+                 other: {reason}; ask again"
+            ))
+        })?;
         let (until_ms, count) = (until.as_millis(), revocations.count(now));
-        Ok(json!({ "closed": closed, "until_ms": until_ms, "revocations": count }))
+        Ok(json!({
+            "closed": closed, "until_ms": until_ms, "revocations": count, "scope": scope,
+        }))
+    }
+
+    /// Tells other replicas what is revoked, where they are to know; returns where it
+    /// holds.
+    async fn announce(&self, revocation: &Revocation) -> Result<&'static str, String> {
+        match &self.announcer {
+            None => Ok("this_replica"),
+            Some(announcer) => announcer.announce(revocation).await.map(|()| "all_replicas"),
+        }
     }
 
     /// Counts what all workers have, piece by piece.

@@ -9,12 +9,14 @@ use metrics::counter;
 use metrics::gauge;
 
 use crate::app::health::ReplicaHealth;
+use crate::kafka::journal::JournalState;
 use crate::kafka::statistics::BrokerState;
 use crate::kafka::status::SourceCounts;
 use crate::log::budget::Kind;
 use crate::log::partition::SharedPartition;
 use crate::server::pulse::Pulses;
 use crate::telemetry::exposition::Exposition;
+use crate::telemetry::exposition::Format;
 use crate::telemetry::latency;
 use crate::telemetry::latency::Stage;
 use crate::telemetry::metric;
@@ -35,8 +37,8 @@ pub(in crate::app) struct ReaderLag {
 type Lags = BTreeMap<(TopicName, PartitionId), ReaderLag>;
 
 impl ReplicaHealth {
-    /// Returns everything measured, in Prometheus's text format.
-    pub(in crate::app) fn scrape(&self) -> String {
+    /// Returns everything measured.
+    pub(in crate::app) fn scrape(&self, format: Format) -> String {
         self.set_counts();
         self.set_kafka();
         let partitions = self.directory.partitions();
@@ -50,9 +52,10 @@ impl ReplicaHealth {
             start.distance_to(end)
         });
         gauge!(metric::TAIL_OFFSETS).set(covered.sum::<u64>() as f64);
-        let mut lags = Exposition::default();
-        expose_lags(&self.lags(), self.partitions_max, &mut lags);
-        self.recorder.render() + &lags.finish()
+        let mut out = Exposition::new(format);
+        self.recorder.render(&mut out);
+        expose_lags(&self.lags(), self.partitions_max, &mut out);
+        out.finish()
     }
 
     /// Returns how far each live reader is behind.
@@ -96,6 +99,9 @@ impl ReplicaHealth {
         }
         gauge!(metric::COMMANDS_WAITING).set(self.commands.len() as f64);
         gauge!(metric::TOPICS_FAILING).set(self.directory.failures().len() as f64);
+        gauge!(metric::REVOCATIONS).set(self.revocations.count(now()) as f64);
+        let unread = self.journal.as_ref().is_some_and(|j| j.state() != JournalState::Read);
+        gauge!(metric::REVOCATIONS_UNREAD).set(if unread { 1.0 } else { 0.0 });
         gauge!(metric::READY).set(if self.is_ready() { 1.0 } else { 0.0 });
     }
 

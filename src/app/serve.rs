@@ -45,12 +45,15 @@ use crate::app::reload::ReloadSignal;
 use crate::app::reload::Reloader;
 use crate::app::reload::Reloads;
 use crate::app::reload::Targets;
+use crate::app::revocations;
 use crate::config;
 use crate::config::Config;
 use crate::config::values::Secret;
 use crate::delivery::shard::Shard;
 use crate::kafka::control;
 use crate::kafka::control::KafkaHandle;
+use crate::kafka::journal::Journal;
+use crate::kafka::journal::JournalStatus;
 use crate::log::budget::Budget;
 use crate::registry::directory::Directory;
 use crate::registry::intake::Intake;
@@ -136,7 +139,7 @@ pub async fn serve(
     let (delay, window) = (config.server.drain_delay, config.server.drain_window);
     let drain = Rc::new(Cell::new(DrainTimes { delay, window }));
     let parts = Parts::start(config.clone(), &tracing)?;
-    let Parts { kafka, health, verifier, mut clients, admin } = parts;
+    let Parts { kafka, journal, health, verifier, mut clients, admin } = parts;
     let addresses = Addresses { clients: clients.address(), admin: admin.address() };
     health.enter(Phase::Serving);
     let workers = clients.workers();
@@ -174,6 +177,7 @@ pub async fn serve(
     admin.stop().await;
     upkeep.abort();
     tracing.end();
+    drop(journal);
     drop(kafka);
     Ok(())
 }
@@ -181,6 +185,7 @@ pub async fn serve(
 /// What runs.
 struct Parts {
     kafka: KafkaHandle,
+    journal: Option<Journal>,
     health: Arc<ReplicaHealth>,
     verifier: Arc<Verifier>,
     clients: Listener,
@@ -194,6 +199,7 @@ impl Parts {
             tls,
             admin,
             admin_token,
+            revocations_topic,
             mut kafka,
             intake,
             auth,
@@ -205,6 +211,7 @@ impl Parts {
             fingerprints: _,
         } = config;
         kafka.sampler = tracing.sampler();
+        kafka.cluster_name = tracing.cluster_name();
         let recorder = Recorder::of_process();
         let channels = Arc::new(channels);
         let verifier = Verifier::new(auth, channels.claims());
@@ -238,6 +245,8 @@ impl Parts {
             commands: command_sender.clone(),
             partitions_max: metrics.partitions_max as usize,
             pulses: OnceLock::new(),
+            revocations: Arc::clone(verifier.revocations()),
+            journal: revocations_topic.map(|topic| Arc::new(JournalStatus::new(topic))),
             phase: Mutex::new(Phase::Starting),
         });
         let shard = {
@@ -269,13 +278,14 @@ impl Parts {
         let _ = health.pulses.set(clients.pulses().clone());
         let asked: Arc<dyn Health> = Arc::clone(&health) as Arc<dyn Health>;
         let (workers, health_of) = (clients.inquiries().clone(), Arc::clone(&health));
+        let journal = revocations::listen(&peeked, &health, &workers)?;
         let desk = Arc::new(Desk::new(workers, health_of, Arc::clone(&verifier), peeked));
         let access = access(&admin, admin_token);
         let admin = AdminListener::start(admin.listen, asked, desk, access).with_context(|| {
             format!("can't listen for operators at {} (`admin.listen`)", admin.listen)
         })?;
         config_loaded();
-        Ok(Self { kafka, health, verifier, clients, admin })
+        Ok(Self { kafka, journal, health, verifier, clients, admin })
     }
 }
 

@@ -24,6 +24,7 @@ use crate::types::setting::default;
 use crate::types::setting::required;
 use crate::types::setting::settings;
 use crate::types::setting::unset;
+use crate::types::trace::ClusterName;
 use crate::types::trace::Sampler;
 
 settings! {
@@ -144,6 +145,7 @@ pub(crate) fn compose(
         properties: properties?.into_iter().collect(),
         cluster: ClusterKind::Kafka,
         sampler: Sampler::Off,
+        cluster_name: ClusterName::default(),
     };
     match config.validate() {
         Ok(()) => Some(config),

@@ -27,6 +27,8 @@ use crate::telemetry::config::LogConfig;
 use crate::telemetry::config::MetricsConfig;
 use crate::telemetry::traces::config::TracingConfig;
 use crate::tenancy::channel::Channels;
+use crate::tenancy::topic::parse_topic;
+use crate::types::ids::TopicName;
 
 pub mod auth;
 mod catalogue;
@@ -51,6 +53,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Shown by whoever uses the admin interface.
     pub admin_token: Option<Secret>,
+    /// By which replicas tell each other what is revoked.
+    pub revocations_topic: Option<TopicName>,
     pub kafka: KafkaConfig,
     pub intake: IntakeConfig,
     pub auth: AuthConfig,
@@ -104,6 +108,11 @@ fn compose(loader: &mut Loader) -> Option<Config> {
     let mut section = loader.section("admin");
     let admin = section.read::<AdminConfig>();
     let admin_token = admin.as_ref().and_then(|admin| admin_token(&mut section, admin));
+    let revocations_topic = admin.as_ref().and_then(|admin| {
+        let topic = admin.revocations_topic.as_deref()?;
+        let parsed = parse_topic(topic);
+        parsed.map_err(|error| section.refuse("revocations_topic", error.to_string())).ok()
+    });
     section.finish();
 
     let mut section = loader.section("kafka");
@@ -136,6 +145,12 @@ fn compose(loader: &mut Loader) -> Option<Config> {
     section.finish();
 
     let (server, admin) = (server?, admin?);
+    if let (Some(topic), Some(channels)) = (&revocations_topic, &channels)
+        && channels.iter().any(|channel| channel.source.may_be(topic))
+    {
+        let text = "is the topic of a channel, whose clients would read it; choose another";
+        loader.refuse("admin.revocations_topic", text);
+    }
     if server.listen == admin.listen && server.listen.port() != 0 {
         loader.refuse("admin.listen", "is the same as `server.listen`; choose another port");
     }
@@ -152,6 +167,7 @@ fn compose(loader: &mut Loader) -> Option<Config> {
         tls: tls?,
         admin,
         admin_token,
+        revocations_topic,
         kafka: kafka?,
         intake: intake?,
         auth: auth?,
@@ -251,6 +267,27 @@ mod tests {
         let same = found.len() == expected.len()
             && found.iter().zip(expected).all(|(line, start)| line.starts_with(start));
         assert!(same, "expected {expected:#?}, found {found:#?}");
+    }
+
+    #[test]
+    fn no_client_reads_the_topic_of_revocations() {
+        let load = |topic: &str, channel: &str, expected: &[&str]| {
+            let channels = format!(
+                "channels = [{{ name = \"a\", topic = \"{channel}\", tenant = \"shared\" }}]"
+            );
+            let channels = match channel.contains('{') {
+                true => channels.replace(", tenant = \"shared\"", ""),
+                false => channels,
+            };
+            let rest = LEAST.split_once('\n').expect("a line").1;
+            check(&format!("{channels}\n{rest}admin.revocations_topic = \"{topic}\"\n"), expected);
+        };
+        let refused = ["brucke.toml:4: admin.revocations_topic"];
+        load("revoked", "orders", &[]);
+        load("revoked", "orders.{tenant}", &[]);
+        load("orders", "orders", &refused);
+        load("orders.acme", "orders.{tenant}", &refused);
+        load("no topic", "orders", &refused);
     }
 
     /// Expects one problem, or none for no text.

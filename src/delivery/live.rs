@@ -189,9 +189,9 @@ impl Shard {
         let mut newest = None;
         for batch in batches {
             let first = batch.index_at(from);
-            if let Some(received_at) = batch.received_at() {
-                let took = now.instant.saturating_duration_since(received_at);
-                self.counts.dispatched.add(took, 1);
+            let waited = batch.received_at().map(|at| now.instant.saturating_duration_since(at));
+            if let Some(waited) = waited {
+                self.counts.dispatched.add(waited, 1);
             }
             let mut traced = batch.traced_from(first);
             self.counts.records_matched += (batch.len() - first) as u64;
@@ -210,6 +210,9 @@ impl Shard {
                         self.begin_record(source, partition, &record, origin, received, feeds)
                     });
                     let begun = begun.flatten();
+                    if let (Some(begun), Some(waited)) = (&begun, waited) {
+                        self.counts.dispatched.show(begun.exemplar(waited, now.wall));
+                    }
                     for feed in feeds {
                         self.write(*feed, partition, &record, begun.as_ref(), &mut touched, now);
                     }
@@ -297,6 +300,9 @@ impl Shard {
                 let millis = now.wall.as_millis().saturating_sub(newest.as_millis()).max(0);
                 let took = Duration::from_millis(millis.cast_unsigned());
                 self.counts.delivered.add(took, followers as u64);
+                if let Some(fan_out) = &fan_out {
+                    self.counts.delivered.show(fan_out.exemplar(took, now.wall));
+                }
             }
             let load = Load::Records { partition: PartitionId::from_index(partition), to, records };
             let Some(fan_out) = &mut fan_out else {

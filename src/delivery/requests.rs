@@ -40,6 +40,7 @@ use crate::tenancy::channel::Denied;
 use crate::tenancy::principal::Principal;
 use crate::types::ids::RequestId;
 use crate::types::ids::SubId;
+use crate::types::latency::Exemplar;
 use crate::types::latency::Latencies;
 use crate::types::limits::CLIENT_FRAME_BYTES_MAX;
 use crate::types::moment::Moment;
@@ -431,11 +432,17 @@ impl Shard {
             // It may have ended while the acknowledgement was on its way.
             return;
         };
-        self.traces.acknowledged(self.connections[slot].key(slot), number, positions);
+        let key = self.connections[slot].key(slot);
+        let mut traced = self.traces.acknowledged(key, number, positions);
         if let Some(window) = &mut self.subscription_mut(slot, sub).window {
             let mut took = Latencies::default();
-            window.acknowledge(positions, |sent_at| {
-                took.add(now.instant.saturating_duration_since(sent_at), 1);
+            window.acknowledge(positions, |sent| {
+                let waited = now.instant.saturating_duration_since(sent.at);
+                took.add(waited, 1);
+                // Frames come in their order: the first that ends after a record has it.
+                if let Some(last) = traced.extract_if(.., |t| sent.ends_after(t.record)).last() {
+                    took.show(Exemplar::new(last.trace, Some(last.span), waited, now.wall));
+                }
             });
             self.counts.acknowledged.merge(&took);
             self.queue(slot, sub);

@@ -46,6 +46,7 @@ use crate::tenancy::verify::Verify;
 use crate::types::ids::ConnectionId;
 use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
+use crate::types::latency::Exemplar;
 use crate::types::limits::CLIENT_FRAME_UNAUTHENTICATED_BYTES_MAX;
 use crate::types::moment::Moment;
 
@@ -205,7 +206,7 @@ impl Shard {
     /// Takes off what was written to the socket.
     pub fn handle_written(&mut self, connection: ConnectionKey, bytes: usize, now: Moment) {
         let Some(slot) = self.slot(connection) else { return };
-        self.note_written(connection, bytes, now.instant);
+        let traced = self.note_written(connection, bytes, now.instant);
         let connection = &mut self.connections[slot];
         connection.outbox.sent(bytes);
         if bytes > 0 {
@@ -215,7 +216,11 @@ impl Shard {
         if connection.outbox.is_empty()
             && let Some(since) = connection.pulse.unsent_since.take()
         {
-            self.counts.written.add(now.instant.saturating_duration_since(since), 1);
+            let took = now.instant.saturating_duration_since(since);
+            self.counts.written.add(took, 1);
+            if let Some((trace, span)) = traced {
+                self.counts.written.show(Exemplar::new(trace, Some(span), took, now.wall));
+            }
         }
         let connection = &self.connections[slot];
         if connection.outbox.bytes() * 2 <= self.settings.unsent_bytes_max {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::delivery::index::FeedSlot;
 use crate::delivery::source::Partition;
+use crate::delivery::span::RecordRef;
 use crate::log::partition::Cursor;
 use crate::protocol::frame::OnGap;
 use crate::protocol::frame::StartAt;
@@ -147,11 +148,18 @@ pub(in crate::delivery) struct Window {
 
 /// A frame that is not acknowledged.
 #[derive(Debug)]
-struct Sent {
+pub(in crate::delivery) struct Sent {
     partition: PartitionId,
     to: Offset,
     records: u32,
-    at: Instant,
+    pub(in crate::delivery) at: Instant,
+}
+
+impl Sent {
+    /// Says whether the frame is of the record's partition and ends after it.
+    pub(in crate::delivery) fn ends_after(&self, record: RecordRef) -> bool {
+        record.partition == self.partition && record.offset < self.to
+    }
 }
 
 impl Window {
@@ -182,18 +190,18 @@ impl Window {
     }
 
     /// Notes that the client has dealt with all below these positions; calls
-    /// `acknowledged` with the moment at which each frame was sent that this acknowledges.
+    /// `acknowledged` with each frame that this acknowledges, in their order.
     pub(in crate::delivery) fn acknowledge(
         &mut self,
         positions: &Positions,
-        mut acknowledged: impl FnMut(Instant),
+        mut acknowledged: impl FnMut(&Sent),
     ) {
         let unacknowledged = &mut self.unacknowledged;
         self.frames.retain(|sent| {
             let done = positions.get(&sent.partition).is_some_and(|position| *position >= sent.to);
             if done {
                 *unacknowledged -= sent.records;
-                acknowledged(sent.at);
+                acknowledged(sent);
             }
             !done
         });

@@ -29,6 +29,8 @@ use crate::types::ids::ChannelName;
 use crate::types::ids::ConnectionId;
 use crate::types::ids::Offset;
 use crate::types::ids::SubId;
+use crate::types::ids::Timestamp;
+use crate::types::latency::Exemplar;
 use crate::types::positions::Positions;
 use crate::types::trace::Origin;
 use crate::types::trace::SpanId;
@@ -115,6 +117,13 @@ pub(in crate::delivery) struct Begun {
     pub(in crate::delivery) reach: Reach,
 }
 
+impl Begun {
+    /// Returns the exemplar of a time that was taken of this record.
+    pub(in crate::delivery) fn exemplar(&self, took: Duration, at: Timestamp) -> Exemplar {
+        Exemplar::new(self.trace, Some(self.process), took, at)
+    }
+}
+
 /// For whom a record is traced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::delivery) enum Reach {
@@ -143,6 +152,15 @@ pub(in crate::delivery) struct Awaiting {
     pub(in crate::delivery) client: SpanId,
     pub(in crate::delivery) written_at: Instant,
     pub(in crate::delivery) ack: Ack,
+}
+
+/// A traced record that a client has dealt with.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::delivery) struct Acknowledged {
+    pub(in crate::delivery) trace: TraceId,
+    /// The span of the acknowledgement.
+    pub(in crate::delivery) span: SpanId,
+    pub(in crate::delivery) record: RecordRef,
 }
 
 /// A connection whose commands are traced.
@@ -271,15 +289,16 @@ impl Traces {
         self.awaiting.push_back(awaiting);
     }
 
-    /// Notes that a client has dealt with all below these positions.
+    /// Notes that a client has dealt with all below these positions; returns the
+    /// traced records among them.
     pub(in crate::delivery) fn acknowledged(
         &mut self,
         key: ConnectionKey,
         sub: SubId,
         positions: &Positions,
-    ) {
+    ) -> Vec<Acknowledged> {
         if self.awaiting.is_empty() {
-            return;
+            return Vec::new();
         }
         let is_done = |awaiting: &Awaiting| {
             let RecordRef { partition, offset } = awaiting.ack.record;
@@ -289,11 +308,14 @@ impl Traces {
         let (done, rest) = std::mem::take(&mut self.awaiting).into_iter().partition(is_done);
         self.awaiting = rest;
         let done: VecDeque<Awaiting> = done;
+        let mut acknowledged = Vec::with_capacity(done.len());
         for Awaiting { trace, client, written_at, ack, .. } in done {
             let (span, ended) = (self.span_id(), self.now());
+            acknowledged.push(Acknowledged { trace, span, record: ack.record });
             let (parent, work) = (Parent::Here(client), Work::Ack(ack));
             self.note(SpanNote { trace, span, parent, started: written_at, ended, work });
         }
+        acknowledged
     }
 
     /// Traces what a connection asks for from now on, below `origin`.

@@ -39,9 +39,12 @@ use crate::types::ids::ConnectionId;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SubId;
 use crate::types::ids::Timestamp;
+use crate::types::latency::Exemplar;
 use crate::types::record::Record;
 use crate::types::trace::Origin;
 use crate::types::trace::RecordPlace;
+use crate::types::trace::SpanId;
+use crate::types::trace::TraceId;
 use crate::types::trace::origin_of;
 
 /// A fan-out of a frame with traced records.
@@ -349,20 +352,24 @@ impl Shard {
         }
     }
 
-    /// Notes what was written of traced frames.
+    /// Notes what was written of traced frames; returns trace and span of the last
+    /// that is over.
     pub(in crate::delivery) fn note_written(
         &mut self,
         key: ConnectionKey,
         bytes: usize,
         now: Instant,
-    ) {
+    ) -> Option<(TraceId, SpanId)> {
         if !self.traces.flights.has(key) {
-            return;
+            return None;
         }
+        let mut last = None;
         for flight in self.traces.flights.written(key, bytes, now) {
+            last = Some((flight.trace, flight.span));
             self.traces.note(flight.note(Fate::Written, now));
             self.traces.await_ack(flight.into_awaiting(key, now));
         }
+        last
     }
 
     /// Ends all that is traced of a connection that ends.
@@ -413,6 +420,12 @@ impl FanOut {
     /// Notes how many records the frame has.
     pub(in crate::delivery) fn note_frame(&mut self, records: u32) {
         self.records = records;
+    }
+
+    /// Returns the exemplar of a time that was taken of the frame.
+    pub(in crate::delivery) fn exemplar(&self, took: Duration, at: Timestamp) -> Exemplar {
+        let last = self.written.last().expect("not empty");
+        Exemplar::new(last.begun.trace, Some(last.deliver), took, at)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::kafka::answer::Answer;
 use crate::kafka::client;
 use crate::kafka::client::Client;
 use crate::kafka::config::ClusterKind;
+use crate::kafka::config::KafkaConfig;
 use crate::kafka::native::topics;
 use crate::kafka::native::topics::ErrorCode;
 use crate::kafka::status::Brokers;
@@ -29,6 +30,7 @@ use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
+use crate::types::trace::ClusterName;
 
 /// A question about topics or offsets.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub(in crate::kafka) enum Question {
 pub(in crate::kafka) struct Admin {
     client: Client,
     cluster: ClusterKind,
+    cluster_name: ClusterName,
     questions: Receiver<Question>,
     answers: Sender<Answer>,
     status: Arc<KafkaStatus>,
@@ -50,12 +53,13 @@ pub(in crate::kafka) struct Admin {
 impl Admin {
     pub(in crate::kafka) fn new(
         client: Client,
-        cluster: ClusterKind,
+        config: &KafkaConfig,
         questions: Receiver<Question>,
         answers: Sender<Answer>,
         status: Arc<KafkaStatus>,
     ) -> Self {
-        Self { client, cluster, questions, answers, status }
+        let (cluster, cluster_name) = (config.cluster, config.cluster_name.clone());
+        Self { client, cluster, cluster_name, questions, answers, status }
     }
 
     /// Answers questions until nobody can ask any more.
@@ -199,11 +203,23 @@ impl Admin {
     /// Notes whether a broker answered at all.
     fn heard<T>(&self, answer: Result<T, ErrorCode>) -> Result<T, ErrorCode> {
         match &answer {
-            Ok(_) => self.status.brokers_answered(),
+            Ok(_) => {
+                self.status.brokers_answered();
+                self.note_cluster_name();
+            }
             Err(code) if is_unreachable(*code) => self.status.brokers_lost(),
             Err(_) => {}
         }
         answer
+    }
+
+    /// Passes on what the client has been told with other answers, without asking.
+    fn note_cluster_name(&self) {
+        if self.cluster_name.told().is_none()
+            && let Some(name) = self.client.client().fetch_cluster_id(Duration::ZERO)
+        {
+            self.cluster_name.tell(name);
+        }
     }
 
     fn failure(&self, topic: &TopicName, code: ErrorCode) -> SourceFailure {

@@ -10,6 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use crate::kafka::error::KafkaError;
 use crate::types::limits::HISTORY_CHUNK_BYTES;
+use crate::types::trace::ClusterName;
 use crate::types::trace::Sampler;
 
 /// How Kafka is reached.
@@ -34,6 +35,8 @@ pub struct KafkaConfig {
     pub cluster: ClusterKind,
     /// Which records are traced. Default: none.
     pub sampler: Sampler,
+    /// Where traces find what the brokers call their cluster.
+    pub cluster_name: ClusterName,
 }
 
 impl fmt::Debug for KafkaConfig {
@@ -48,6 +51,7 @@ impl fmt::Debug for KafkaConfig {
             .field("properties", &self.properties.keys())
             .field("cluster", &self.cluster)
             .field("sampler", &self.sampler)
+            .field("cluster_name", &self.cluster_name)
             .finish()
     }
 }
@@ -139,6 +143,7 @@ impl KafkaConfig {
             properties: BTreeMap::new(),
             cluster: ClusterKind::Kafka,
             sampler: Sampler::Off,
+            cluster_name: ClusterName::default(),
         }
     }
 
@@ -197,6 +202,15 @@ impl KafkaConfig {
         let mut config = self.client();
         set(&mut config, "linger.ms", "1");
         self.finish(config)
+    }
+
+    /// Returns the properties of a client whose records must be with all replicas in
+    /// sync, and within this time.
+    pub(crate) fn confirmed(&self, timeout: Duration) -> ClientConfig {
+        let mut config = self.producer();
+        set(&mut config, "acks", "all");
+        set(&mut config, "message.timeout.ms", timeout.as_millis());
+        config
     }
 
     fn consumer(&self) -> ClientConfig {
@@ -350,6 +364,16 @@ mod tests {
             let refused = config.validate();
             assert!(matches!(refused, Err(KafkaError::ReservedProperty { .. })), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn no_property_makes_a_confirmed_record_less_than_that() {
+        let mut config = config();
+        config.properties.insert("acks".to_owned(), "0".to_owned());
+        let confirmed = config.confirmed(Duration::from_secs(5));
+        assert_eq!(confirmed.get("acks"), Some("all"));
+        assert_eq!(confirmed.get("message.timeout.ms"), Some("5000"));
+        confirmed.create_native_config().expect("librdkafka takes it");
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub fn start(
     // Questions are bounded by what the intake waits for: each is asked once.
     let (question, questions) = crossbeam_channel::unbounded();
     let client = client::connect(&config.admin(), &status)?;
-    let admin = Admin::new(client, config.cluster, questions, answer, Arc::clone(&status));
+    let admin = Admin::new(client, config, questions, answer, Arc::clone(&status));
     for index in 0..ADMIN_THREADS {
         let admin = admin.clone();
         handle.spawn(&format!("kafka-admin-{index}"), move || admin.run())?;

@@ -22,6 +22,7 @@ use crate::log::partition::Added;
 use crate::registry::directory::Directory;
 use crate::registry::message::ReadError;
 use crate::types::ids::Timestamp;
+use crate::types::latency::Exemplar;
 use crate::types::latency::Latencies;
 
 /// How a turn ended.
@@ -196,6 +197,7 @@ impl Follower {
         let batch = std::mem::replace(&mut self.batch, next).finish();
         let batch = batch.received(Instant::now());
         let (bytes, age) = (batch.bytes(), batch.newest().map(age));
+        let traced = batch.traced_from(0).last().map(|traced| traced.origin.trace);
         let (records, unclassified) = (self.records, self.unclassified);
         (self.records, self.unclassified) = (0, 0);
         let Assignment { source, partition, at, .. } = &self.assignment;
@@ -204,6 +206,10 @@ impl Follower {
             self.counts.add_live(records, bytes, unclassified);
             if let Some(age) = age {
                 received.add(age, 1);
+                if let Some(trace) = traced {
+                    // The workers that match it have not yet begun their spans.
+                    received.show(Exemplar::new(trace, None, age, now()));
+                }
             }
             directory.wake(*source, partition.id());
         }
@@ -213,9 +219,16 @@ impl Follower {
 
 /// Returns how long ago a record was stamped.
 fn age(stamped: Timestamp) -> Duration {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let stamped = u64::try_from(stamped.as_millis()).unwrap_or(0);
-    now.saturating_sub(Duration::from_millis(stamped))
+    since_epoch().saturating_sub(Duration::from_millis(stamped))
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX))
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Bytes after which a batch is published, so that a backlog comes steadily.

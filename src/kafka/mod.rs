@@ -11,15 +11,18 @@
 //!                        └──────┴────────► admin
 //! ```
 //!
-//! `embedded` is a cluster within the process, for the demo and quick tests.
+//! `journal` reads what replicas tell each other, and `confirmed` writes it: both apart
+//! from all this. `embedded` is a cluster within the process, for the demo and quick tests.
 //! Unsafe code stands in `native` alone. This room never knows what a
 //! connection, a subscription or a tenant's claim is.
 
 pub mod config;
+pub mod confirmed;
 pub mod control;
 pub mod embedded;
 pub mod error;
 pub mod inspect;
+pub mod journal;
 pub mod peek;
 pub mod producer;
 pub mod statistics;

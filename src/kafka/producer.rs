@@ -1,5 +1,5 @@
 //! Putting records into Kafka: for the demo's generator, the load client and
-//! tests. The bridge itself only reads.
+//! tests. The bridge itself only reads, and announces what is revoked.
 
 use std::fmt;
 use std::time::Duration;

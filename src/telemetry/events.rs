@@ -16,7 +16,9 @@ use metrics::gauge;
 use crate::delivery::span::Deliver;
 use crate::delivery::span::RecordRef;
 use crate::telemetry::metric;
+use crate::tenancy::notice::Strange;
 use crate::types::ids::ConnectionId;
+use crate::types::ids::Offset;
 use crate::types::ids::Timestamp;
 use crate::types::trace::TraceId;
 
@@ -402,6 +404,53 @@ impl CollectorAnswers<'_> {
         tracing::info!(endpoint = self.endpoint, "the collector takes spans again");
     }
 }
+
+/// A record of the topic of revocations was left out. What stands in it is told
+/// nowhere.
+#[derive(Debug)]
+pub struct RevocationIgnored {
+    pub offset: Offset,
+    pub why: Ignored,
+}
+
+/// Why a record is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ignored {
+    /// No replica has written it.
+    Strange(Strange),
+    /// As many are remembered as may be.
+    Limit,
+}
+
+impl RevocationIgnored {
+    /// Logs and counts it.
+    pub fn emit(&self) {
+        let Self { offset, why } = self;
+        let (reason, text) = match why {
+            Ignored::Strange(strange) => (IGNORED[0], strange.to_string()),
+            Ignored::Limit => (IGNORED[1], "too many tokens are revoked already".to_owned()),
+        };
+        counter!(metric::REVOCATIONS_IGNORED, "reason" => reason).increment(1);
+        tracing::warn!(%offset, reason, text, "a record of the topic of revocations is left out");
+    }
+}
+
+/// A worker could not be told what is revoked. Nobody who has such a token comes in,
+/// but connections there may stay until their token runs out.
+#[derive(Debug)]
+pub struct RevocationUntold<'a> {
+    pub error: &'a dyn Error,
+}
+
+impl RevocationUntold<'_> {
+    /// Logs it.
+    pub fn emit(&self) {
+        tracing::error!(error = %self.error, "connections with a revoked token may be open still");
+    }
+}
+
+/// Values of the label of revocations that are left out.
+pub const IGNORED: [&str; 2] = ["unreadable", "limit"];
 
 /// An invariant broke; the process ends.
 #[derive(Debug)]

@@ -121,6 +121,9 @@ metrics! {
     Gauge TOPICS_FAILING = "brucke_topics_failing": "Topics that can't be read now; /readyz names them.";
     Counter SPANS_EXPORTED = "brucke_spans_exported_total": "Spans of traces that the collector took.";
     [reason] Counter SPANS_DROPPED = "brucke_spans_dropped_total": "Spans of traces that were lost: `queue_full` and `export_failed` by a collector that is slow or gone, `shard_full` by more traced records than a worker notes. Records are never lost for them.";
+    Gauge REVOCATIONS = "brucke_revocations": "Tokens and subjects that are revoked at this replica.";
+    Gauge REVOCATIONS_UNREAD = "brucke_revocations_unread": "1 while this replica does not hear what is revoked at others: `admin.revocations_topic` was not read to its end, or can't be read any more; 0 without one.";
+    [reason] Counter REVOCATIONS_IGNORED = "brucke_revocations_ignored_total": "Records of that topic that were left out: `unreadable`, or `limit` where too many are revoked already.";
     [outcome] Counter CONFIG_RELOADS = "brucke_config_reloads_total": "Times that the configuration was loaded anew, on SIGHUP or for a change, by what came of it: `applied`, `unchanged` or `refused`.";
     Gauge CONFIG_REFUSED = "brucke_config_refused": "1 while the configuration can't be used as it stands, and one from before is in force.";
     Gauge CONFIG_LOADED_AT = "brucke_config_loaded_time_seconds": "When the configuration was last loaded and could be used, in seconds since 1970.";

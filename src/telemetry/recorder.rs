@@ -16,6 +16,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::frame::GapReason;
 use crate::telemetry::events::CertificateRefused;
 use crate::telemetry::events::CertificateTaken;
+use crate::telemetry::events::IGNORED;
 use crate::telemetry::events::RELOAD_OUTCOMES;
 use crate::telemetry::exposition::Exposition;
 use crate::telemetry::latency;
@@ -43,12 +44,11 @@ impl Recorder {
         RECORDER.get_or_init(Self::install).clone()
     }
 
-    /// Returns everything measured, in Prometheus's text format.
-    pub fn render(&self) -> String {
+    /// Writes everything measured.
+    pub fn render(&self, out: &mut Exposition) {
         Collector::default().collect();
-        let mut histograms = Exposition::default();
-        latency::expose(&mut histograms);
-        self.0.render() + &histograms.finish()
+        out.recorded(&self.0.render());
+        latency::expose(out);
     }
 
     /// Folds what was recorded since the last time; to be called every few
@@ -72,6 +72,7 @@ impl Recorder {
         begin(metric::GAPS, "reason", GapReason::ALL.map(gap_name));
         begin(metric::REFUSALS, "code", ErrorCode::ALL.map(ErrorCode::name));
         begin(metric::CLOSES, "code", CloseCode::ALL.map(CloseCode::name));
+        begin(metric::REVOCATIONS_IGNORED, "reason", IGNORED);
         begin(metric::CONFIG_RELOADS, "outcome", RELOAD_OUTCOMES);
         gauge!(metric::CONFIG_REFUSED).set(0.0);
         let outcomes = [CertificateTaken::OUTCOME, CertificateRefused::OUTCOME];

@@ -105,6 +105,16 @@ pub enum ChannelSource {
     Topic(SourceKey),
 }
 
+impl ChannelSource {
+    /// Says whether some client of the channel may read this topic.
+    pub fn may_be(&self, topic: &TopicName) -> bool {
+        match self {
+            Self::TopicPerTenant(template) => template.may_name(topic),
+            Self::Topic(source) => source.topic == *topic,
+        }
+    }
+}
+
 /// Why channels can't stand in one configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChannelConflict {

@@ -11,6 +11,7 @@
 
 pub mod channel;
 pub mod key_rule;
+pub mod notice;
 pub mod pointer;
 pub mod principal;
 pub mod revocation;

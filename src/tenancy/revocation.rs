@@ -39,6 +39,29 @@ impl Revoked {
             }
         }
     }
+
+    /// Says whether these are the tokens of `other`, whenever they were issued.
+    fn is_same(&self, other: &Revoked) -> bool {
+        match (self, other) {
+            (Self::Token(id), Self::Token(others)) => id == others,
+            (
+                Self::Subject { subject, tenant, .. },
+                Self::Subject { subject: others, tenant: of_other, .. },
+            ) => subject == others && tenant == of_other,
+            (Self::Token(_), Self::Subject { .. }) | (Self::Subject { .. }, Self::Token(_)) => {
+                false
+            }
+        }
+    }
+
+    /// Covers what the same covered that was issued later.
+    fn widen(&mut self, known: &Revoked) {
+        if let (Self::Subject { issued_before, .. }, Self::Subject { issued_before: before, .. }) =
+            (self, known)
+        {
+            *issued_before = (*issued_before).max(*before);
+        }
+    }
 }
 
 /// All revocations of a process; it forgets them when it ends.
@@ -52,19 +75,31 @@ pub struct Revocations {
 pub struct TooMany;
 
 impl Revocations {
-    /// Adds one.
+    /// Adds one. Of one token or subject the last word counts, about until when.
     ///
     /// # Errors
     ///
     /// [`TooMany`] beyond [`REVOCATIONS_MAX`] that have not passed.
-    pub fn add(&self, revocation: Revocation, now: Timestamp) -> Result<(), TooMany> {
+    pub fn add(&self, mut revocation: Revocation, now: Timestamp) -> Result<(), TooMany> {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|known| known.until > now && known.of != revocation.of);
+        all.retain(|known| {
+            let is_same = known.of.is_same(&revocation.of);
+            if is_same {
+                revocation.of.widen(&known.of);
+            }
+            known.until > now && !is_same
+        });
         if all.len() >= REVOCATIONS_MAX {
             return Err(TooMany);
         }
         all.push_back(revocation);
         Ok(())
+    }
+
+    /// Takes back what was said of these tokens.
+    pub fn forget(&self, of: &Revoked) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| !known.of.is_same(of));
     }
 
     /// Says whether the token of `principal` is no longer believed.
@@ -135,5 +170,27 @@ mod tests {
         check(of(None), &client("acme", "v", "t", None), false);
         check(of(Some("acme")), &client("acme", "u", "t", None), true);
         check(of(Some("blub")), &client("acme", "u", "t", None), false);
+    }
+
+    #[test]
+    fn of_one_subject_the_last_word_counts_and_covers_what_an_earlier_one_did() {
+        let revocations = Revocations::default();
+        let say = |issued_before, until| {
+            let issued_before = Timestamp::from_millis(issued_before);
+            let of = Revoked::Subject { subject: "u".into(), tenant: None, issued_before };
+            let until = Timestamp::from_millis(until);
+            revocations.add(Revocation { of: of.clone(), until }, NOW).expect("there is room");
+            of
+        };
+        say(900, 5_000);
+        let of = say(800, 3_000);
+        assert_eq!(revocations.count(NOW), 1);
+        let at = Timestamp::from_millis;
+        assert!(revocations.cover(&client("acme", "u", "t", Some(850)), NOW));
+        assert!(!revocations.cover(&client("acme", "u", "t", Some(950)), NOW));
+        assert!(revocations.cover(&client("acme", "u", "t", None), at(2_999)));
+        assert!(!revocations.cover(&client("acme", "u", "t", None), at(3_000)));
+        revocations.forget(&of);
+        assert_eq!(revocations.count(NOW), 0);
     }
 }

@@ -8,6 +8,7 @@ use std::hash::Hasher;
 use std::num::NonZeroU64;
 use std::num::NonZeroU128;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
@@ -79,6 +80,23 @@ impl fmt::Display for TraceId {
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What Kafka calls the cluster, for spans; empty until a broker has said it.
+/// Cloning shares it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterName(Arc<OnceLock<Box<str>>>);
+
+impl ClusterName {
+    /// Returns the name, once it is known.
+    pub fn told(&self) -> Option<&str> {
+        self.0.get().map(AsRef::as_ref)
+    }
+
+    /// Takes the name, where it is not known yet; it never changes.
+    pub fn tell(&self, name: String) {
+        let _ = self.0.set(name.into());
     }
 }
 

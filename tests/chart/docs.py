@@ -24,9 +24,7 @@ BEGIN = "<!-- values: made by `make chart-docs` -->\n"
 END = "<!-- end of values -->\n"
 
 # Keys that the chart sets itself: what they say would contradict it.
-OWN = {"server.listen", "server.drain_delay", "server.drain_window"}
-# Sections of which the chart sets every key.
-OWN_SECTIONS = {"admin"}
+OWN = {"server.listen", "server.drain_delay", "server.drain_window", "admin.listen"}
 # Secrets, which stand in Secrets and not in values.
 SECRET = {"kafka.password", "kafka.key_password", "auth.issuers.secret"}
 # What a text may be, where it may not be anything; the page says it in words.
@@ -138,8 +136,6 @@ def config_schema(page):
     sections, name = {}, None
     for block in page.split("<!-- keys -->")[1].split("\n## ")[1:]:
         name = re.match(r"`\[+([a-z.]+)\]+`", block)[1]
-        if name in OWN_SECTIONS:
-            continue
         schema = {"type": "object", "additionalProperties": False, "properties": {}}
         required = []
         for entry in block.split("\n### ")[1:]:

@@ -68,6 +68,31 @@ fn topics_retention_and_clocks_are_held_against_the_configuration() {
 }
 
 #[test]
+fn the_topic_of_revocations_must_be_compacted_and_of_one_partition() {
+    let cluster = KafkaCluster::shared();
+    let [shown, good, wide, aged] =
+        ["shown", "good", "wide", "aged"].map(|name| fresh_topic(&format!("revoked-{name}")));
+    cluster.admin().create_topic(&shown, 1, &[]);
+    cluster.admin().create_topic(&good, 1, &[("cleanup.policy", "compact")]);
+    cluster.admin().create_topic(&wide, 2, &[]);
+    let both = [("cleanup.policy", "compact,delete"), ("retention.ms", "86400000")];
+    cluster.admin().create_topic(&aged, 1, &both);
+    let servers = format!("bootstrap_servers = [\"{}\"]", cluster.bootstrap_servers());
+    let check = |topic: &str, lines: &[&str]| {
+        let admin = format!("[admin]\nrevocations_topic = \"{topic}\"\n");
+        let (_, said) = doctor(&servers, &(admin + &channel("feed", &shown)), &[]);
+        for line in lines {
+            let (grade, text) = line.split_once(' ').expect("a grade");
+            expect(&said, &[&format!("{grade:4}  revocations {topic}: {text}")]);
+        }
+    };
+    check(&good, &["ok one partition, and may be read", "ok compacted, and keeps each key"]);
+    check(&wide, &["fail 2 partitions, and must have one", "fail is not compacted"]);
+    check(&aged, &["ok one partition", "warn also loses records by age, after 24.0 h"]);
+    check("no-such-topic", &["fail does not exist"]);
+}
+
+#[test]
 fn what_keeps_brokers_from_answering_is_said_in_sentences() {
     let users = vec![("reader".to_owned(), "right-password".to_owned())];
     let options =

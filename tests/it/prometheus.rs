@@ -68,6 +68,10 @@ fn the_dashboard_and_the_rules_name_series_that_exist() {
         !p.query("rate(brucke_channel_deliveries_total[10s])").is_empty()
     });
     let expressions = expressions();
+    let latencies = targets().into_iter().filter(|target| {
+        target["expr"].as_str().is_some_and(|text| text.contains("_latency_seconds_bucket"))
+    });
+    assert!(latencies.filter(|target| target["exemplar"] == true).count() >= 7, "points to traces");
     assert!(expressions.len() > 60, "{} expressions", expressions.len());
     for expression in expressions {
         let asked = expression.replace("$instance", ".*").replace("$__rate_interval", "10s");
@@ -162,18 +166,12 @@ fn alerts() -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Returns every expression of the dashboard.
-fn expressions() -> Vec<String> {
-    fn collect(value: &Value, found: &mut Vec<String>) {
+/// Returns every query of the dashboard.
+fn targets() -> Vec<Value> {
+    fn collect(value: &Value, found: &mut Vec<Value>) {
         match value {
-            Value::Object(fields) => {
-                for (name, field) in fields {
-                    match field {
-                        Value::String(text) if name == "expr" => found.push(text.clone()),
-                        other => collect(other, found),
-                    }
-                }
-            }
+            Value::Object(fields) if fields.contains_key("expr") => found.push(value.clone()),
+            Value::Object(fields) => fields.values().for_each(|field| collect(field, found)),
             Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
             _ => {}
         }
@@ -182,6 +180,12 @@ fn expressions() -> Vec<String> {
     let mut found = Vec::new();
     collect(&dashboard, &mut found);
     found
+}
+
+/// Returns every expression of the dashboard.
+fn expressions() -> Vec<String> {
+    let expression = |target: Value| target["expr"].as_str().expect("text").to_owned();
+    targets().into_iter().map(expression).collect()
 }
 
 /// Returns the names of metrics in the expressions of rules.

@@ -1,6 +1,7 @@
 //! Health and metrics, as an operator sees them.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -12,6 +13,7 @@ use serde_json::json;
 
 use crate::support::server_rig::Cluster;
 use crate::support::server_rig::ServerRig;
+use crate::support::server_rig::admin_answer;
 
 #[test]
 fn readiness_names_the_topic_that_is_missing() {
@@ -61,9 +63,9 @@ fn metrics_count_what_happens() {
     for wanted in [
         "brucke_handshake_refusals_total{reason=\"origin_forbidden\"}",
         "brucke_kafka_records_without_tenant_total",
-        "brucke_receive_latency_seconds_bucket{le=\"60\"}",
-        "brucke_dispatch_latency_seconds_bucket{le=\"60\"}",
-        "brucke_write_latency_seconds_bucket{le=\"60\"}",
+        "brucke_receive_latency_seconds_bucket{le=\"60.0\"}",
+        "brucke_dispatch_latency_seconds_bucket{le=\"60.0\"}",
+        "brucke_write_latency_seconds_bucket{le=\"60.0\"}",
         "brucke_delivery_latency_seconds_bucket{le=\"+Inf\"}",
         "brucke_kafka_brokers{state=\"up\"}",
         "brucke_reader_partitions",
@@ -77,6 +79,35 @@ fn metrics_count_what_happens() {
             body.lines().any(|line| counted(line) || (is_lag && line.starts_with(wanted)))
         });
     }
+}
+
+#[test]
+fn both_formats_have_the_same_series() {
+    let cluster = Cluster::start(&[("prices", 1), ("couriers", 1)]);
+    let server = ServerRig::start(&cluster.kafka.config(), &[]);
+    let (mut client, _) = server.subscriber("acme", json!({ "channel": "prices" }));
+    client.expect("live");
+    cluster.put("prices", "EURUSD", "1");
+    client.values(1);
+    server.admin_until("/metrics", |_, body| body.contains("brucke_channel_deliveries_total"));
+    let page = |accept: &str| {
+        let lines = [format!("Accept: {accept}")];
+        admin_answer(server.addresses.admin, "/metrics", &lines.each_ref().map(String::as_str))
+    };
+    let series = |answer: &str| -> BTreeSet<String> {
+        let (_, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let samples = body.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        // What stands after the value is an exemplar.
+        let samples = samples.map(|line| line.split(" # ").next().expect("a sample"));
+        samples.map(|line| line.rsplit_once(' ').expect("a value").0.to_owned()).collect()
+    };
+    let text = page("text/plain");
+    assert!(text.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{text}");
+    let open = page("application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
+    let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(open.contains(kind) && open.ends_with("\n# EOF\n"), "{open}");
+    assert!(open.contains("\n# TYPE brucke_deliveries counter\n"), "{open}");
+    assert_eq!(series(&text), series(&open));
 }
 
 #[test]

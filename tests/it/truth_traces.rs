@@ -13,15 +13,19 @@ use serde_json::json;
 
 use crate::support::jaeger::Jaeger;
 use crate::support::jaeger::Span;
-use crate::support::kafka_client::KafkaProducer;
 use crate::support::kafka_client::NewRecord;
+use crate::support::kafka_cluster::CLUSTER_ID;
 use crate::support::kafka_cluster::KafkaCluster;
 use crate::support::kafka_cluster::fresh_topic;
-use crate::support::raw_client::RawClient;
 use crate::support::server_process::ServerProcess;
 use crate::support::server_process::shared_feed;
 use crate::support::server_process::token;
 use crate::support::server_rig::admin_order;
+use crate::support::traced::KEY;
+use crate::support::traced::Parent;
+use crate::support::traced::VALUE;
+use crate::support::traced::connect;
+use crate::support::traced::follow;
 
 #[test]
 fn a_record_is_followed_from_its_producer_to_the_acknowledgement_by_grpc() {
@@ -109,6 +113,7 @@ fn check_attributes(spans: [Span<'_>; 5], topic: &str, offset: i64, connection: 
             ("messaging.system", json!("kafka")),
             ("messaging.operation.type", json!("process")),
             ("messaging.destination.name", json!(topic)),
+            ("messaging.kafka.cluster.id", json!(CLUSTER_ID)),
             ("messaging.kafka.message.key", Value::Null),
             ("brucke.feeds", json!(1)),
             ("brucke.path", json!("live")),
@@ -316,81 +321,6 @@ fn who_traces_nothing_can_trace_no_connection() {
     assert_eq!(order("12", on), (404, json!("not_found")));
 }
 
-/// A span of somebody who is not Brücke.
-struct Parent {
-    trace: String,
-    span: String,
-    /// Whether it wants its trace to be kept.
-    flags: &'static str,
-}
-
-impl Parent {
-    fn new() -> Self {
-        let random = uuid::Uuid::new_v4().simple().to_string();
-        Self { span: random[..16].to_owned(), trace: random, flags: "01" }
-    }
-
-    fn traceparent(&self) -> String {
-        format!("00-{}-{}-{}", self.trace, self.span, self.flags)
-    }
-
-    /// Produces a record as its own; returns the offset.
-    fn send(&self, producer: &KafkaProducer, topic: &str) -> i64 {
-        let traceparent = self.traceparent();
-        let headers = [("traceparent", Some(traceparent.as_bytes()))];
-        let value = json!({ "text": VALUE }).to_string();
-        let record = NewRecord { headers: &headers, ..NewRecord::new(0, KEY, &value) };
-        producer.send(topic, &[record])[0]
-    }
-
-    /// Returns itself as a collector is told, in OTLP's JSON.
-    fn span(&self, began: u64, ended: u64) -> Value {
-        let nanos = |micros: u64| (micros * 1_000).to_string();
-        json!({ "resourceSpans": [{
-            "resource": { "attributes": [
-                { "key": "service.name", "value": { "stringValue": "shop" } },
-            ] },
-            "scopeSpans": [{ "spans": [{
-                "traceId": self.trace, "spanId": self.span, "name": "send orders", "kind": 4,
-                "startTimeUnixNano": nanos(began), "endTimeUnixNano": nanos(ended),
-            }] }],
-        }] })
-    }
-}
-
-/// A client that follows the channel live.
-struct Client {
-    client: RawClient,
-    connection: String,
-    sub: Value,
-    topic_id: Value,
-}
-
-impl Client {
-    fn acknowledge(&mut self, position: i64) {
-        let positions = json!({ "0": position });
-        self.client.send(&json!({ "type": "ack", "sub": self.sub, "positions": positions }));
-    }
-}
-
-/// Connects and authenticates, with these lines in the head of the request.
-fn connect(server: &ServerProcess, lines: &[&str]) -> RawClient {
-    let mut client = RawClient::connect(server.clients, lines).expect("a WebSocket");
-    client.send(&json!({ "type": "authenticate", "token": token("acme") }));
-    client
-}
-
-fn follow(server: &ServerProcess, lines: &[&str]) -> Client {
-    let mut client = connect(server, lines);
-    let welcome = client.expect("welcome");
-    let connection = welcome["connection"].as_str().expect("a name").to_owned();
-    client.send(&json!({ "type": "subscribe", "id": 1, "channel": "feed" }));
-    let subscribed = client.expect("subscribed");
-    client.expect("live");
-    let (sub, topic_id) = (subscribed["sub"].clone(), subscribed["topic_id"].clone());
-    Client { client, connection, sub, topic_id }
-}
-
 fn micros_now() -> u64 {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(since_epoch.expect("after 1970").as_micros()).expect("before the year 586524")
@@ -402,5 +332,3 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at another process.
 const PACE: Duration = Duration::from_millis(20);
 const RECORDS: usize = 2_000;
-const KEY: &str = "canary-key-6c2d1f";
-const VALUE: &str = "canary-value-8b0e7a";

@@ -110,6 +110,24 @@ impl Jaeger {
         }
     }
 
+    /// Waits until there are spans of all these names; returns all traces that a
+    /// service has a part in.
+    pub fn all_of(&self, service: &str, names: &[&str]) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let head = "HTTP/1.0\r\nHost: jaeger\r\n\r\n";
+            let path = format!("/api/traces?service={service}&limit=10000&lookback=1h");
+            let answer = ask(self.query, &format!("GET {path} {head}"));
+            let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
+            let has = |name: &&str| body.contains(&format!("\"operationName\":\"{name}\""));
+            if names.iter().all(has) {
+                return body.to_owned();
+            }
+            assert!(Instant::now() < deadline, "no {names:?} in {body}");
+            thread::sleep(PACE);
+        }
+    }
+
     /// Says whether there is any span of a trace now.
     pub fn knows(&self, id: &str) -> bool {
         !self.look(id).spans.is_empty()

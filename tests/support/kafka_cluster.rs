@@ -529,7 +529,7 @@ pub fn free_ports(count: usize) -> Vec<u16> {
 /// Below those that systems give to connections.
 const PORTS: std::ops::Range<u16> = 10_000..30_000;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-const CLUSTER_ID: &str = "brucke-tests-cluster-A";
+pub const CLUSTER_ID: &str = "brucke-tests-cluster-A";
 const KEYSTORE_PASSWORD: &str = "only-for-tests";
 
 /// What makes a broker small, quick to start and quick to tidy up.

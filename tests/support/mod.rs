@@ -13,4 +13,5 @@ pub mod raw_client;
 pub mod server_process;
 pub mod server_rig;
 pub mod tls;
+pub mod traced;
 pub mod watcher;

@@ -12,6 +12,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,6 +46,7 @@ impl Prometheus {
         command.arg(format!("--config.file={}", config_file.display()));
         command.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));
         command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        command.arg("--enable-feature=exemplar-storage");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let process = spawn(command).expect("prometheus is installed, see .ci/prerequisites");
         let this = Self { port, process, folder };
@@ -66,6 +68,23 @@ impl Prometheus {
             (series["metric"].clone(), value.expect("a number"))
         });
         series.collect()
+    }
+
+    /// Returns the exemplars of all series that an expression names, each with the
+    /// labels of its series.
+    pub fn exemplars(&self, expression: &str) -> Vec<(Value, Value)> {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = since_epoch.expect("after 1970").as_secs();
+        let (from, to) = (now - 3_600, now + 60);
+        let query = encode(expression);
+        let path = format!("/api/v1/query_exemplars?query={query}&start={from}&end={to}");
+        let answer = self.api(&path);
+        let found = answer["data"].as_array().unwrap_or_else(|| panic!("{expression}: {answer}"));
+        let each = found.iter().flat_map(|series| {
+            let exemplars = series["exemplars"].as_array().expect("exemplars").iter();
+            exemplars.map(|exemplar| (series["seriesLabels"].clone(), exemplar.clone()))
+        });
+        each.collect()
     }
 
     /// Returns all rules as Prometheus has them, with their health.

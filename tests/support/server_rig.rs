@@ -136,14 +136,22 @@ impl Drop for ServerRig {
 
 /// Returns status and body of a page of an admin listener.
 pub fn admin_page(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).expect("the admin listener");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
+    let answer = admin_answer(address, path, &[]);
     let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.expect("a status line"), body.to_owned())
+}
+
+/// Returns head and body of a page of an admin listener, asked for with these lines
+/// in the head.
+pub fn admin_answer(address: SocketAddr, path: &str, lines: &[&str]) -> String {
+    let mut stream = TcpStream::connect(address).expect("the admin listener");
+    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{lines}\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
 }
 
 /// Sends a request with a JSON body to an admin listener; returns status and body.

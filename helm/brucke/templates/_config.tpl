@@ -44,7 +44,8 @@
 {{- $_ := set $server "tls_certificate_file" "/etc/brucke/tls/tls.crt" -}}
 {{- $_ := set $server "tls_key_file" "/etc/brucke/tls/tls.key" -}}
 {{- end -}}
-{{- $_ := set $settings "admin" (dict "listen" (printf "%s:%d" (include "brucke.address" .) (int .Values.ports.admin))) -}}
+{{- $admin := dict "listen" (printf "%s:%d" (include "brucke.address" .) (int .Values.ports.admin)) -}}
+{{- $_ := set $settings "admin" (merge $admin (default dict $settings.admin)) -}}
 {{- $ours := (include "brucke.kafka" . | fromYaml).settings -}}
 {{- range $key, $value := $ours -}}
 {{- if and (hasSuffix "_file" $key) (hasKey $settings.kafka $key) -}}

@@ -37,6 +37,7 @@ use crate::types::ids::TenantId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
+use crate::types::latency::Latencies;
 use crate::types::moment::Moment;
 use crate::types::record::Owner;
 use crate::types::record::RawRecord;
@@ -281,6 +282,37 @@ fn a_traced_record_has_a_span_of_each_step() {
     assert_eq!(acknowledged.started, reached.ended);
     assert_eq!(spans.len(), 4);
     assert!(processed.started <= delivered.started && delivered.started <= reached.started);
+}
+
+#[test]
+fn the_latencies_of_a_traced_record_show_its_spans() {
+    let mut rig = Rig::new(16);
+    let key = rig.follow(r#","window":10"#);
+    rig.append(None);
+    let read = rig.write_all();
+    let sub = sub_in(&read).to_owned();
+    rig.say(key, &format!(r#"{{"type":"ack","sub":{sub},"positions":{{"0":1}}}}"#));
+    let counts = rig.shard.take_counts();
+    let all = [&counts.dispatched, &counts.delivered, &counts.written, &counts.acknowledged];
+    for latencies in all {
+        assert_eq!(latencies.buckets().iter().sum::<u64>(), 1);
+        assert_eq!(latencies.exemplars().count(), 0);
+    }
+    rig.append(Some(origin()));
+    rig.write_all();
+    rig.say(key, &format!(r#"{{"type":"ack","sub":{sub},"positions":{{"0":2}}}}"#));
+    let (counts, spans) = (rig.shard.take_counts(), rig.spans());
+    let check = |latencies: &Latencies, span: &SpanNote| {
+        let shown: Vec<_> = latencies.exemplars().collect();
+        let [shown] = shown[..] else { panic!("{shown:?}") };
+        assert_eq!((shown.trace(), shown.span()), (origin().trace, Some(span.span)));
+        assert_eq!(shown.took_micros(), latencies.sum_micros(), "the one that was counted");
+        assert_eq!(shown.at(), moment().wall);
+    };
+    check(&counts.dispatched, only(&spans, process).0);
+    check(&counts.delivered, only(&spans, deliver).0);
+    check(&counts.written, only(&spans, client).0);
+    check(&counts.acknowledged, only(&spans, ack).0);
 }
 
 #[test]

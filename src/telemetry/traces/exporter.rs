@@ -31,6 +31,7 @@ use crate::telemetry::traces::queue::Waiting;
 use crate::telemetry::traces::settings::TracingSettings;
 use crate::telemetry::traces::span_data::TimeOfDay;
 use crate::telemetry::traces::span_data::span_data;
+use crate::types::trace::ClusterName;
 
 /// Why traces can't be sent.
 #[derive(Debug, Error)]
@@ -54,6 +55,7 @@ pub(in crate::telemetry::traces) struct Exporter {
     parcels: Receiver<Parcel>,
     waiting: Arc<Waiting>,
     settings: TracingSettings,
+    cluster_name: ClusterName,
     collector: Collector,
 }
 
@@ -83,6 +85,7 @@ impl Exporter {
         resource: &Resource,
         parcels: Receiver<Parcel>,
         waiting: Arc<Waiting>,
+        cluster_name: ClusterName,
     ) -> Result<(), ExporterError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let exporter = {
@@ -97,7 +100,7 @@ impl Exporter {
         exporter.set_resource(resource);
         let settings = settings.clone();
         let collector = Collector::Unheard;
-        let this = Self { runtime, exporter, parcels, waiting, settings, collector };
+        let this = Self { runtime, exporter, parcels, waiting, settings, cluster_name, collector };
         thread::Builder::new().name("traces".to_owned()).spawn(move || this.run())?;
         Ok(())
     }
@@ -133,7 +136,8 @@ impl Exporter {
         loop {
             match parcel {
                 Parcel::Notes(notes) => {
-                    batch.extend(notes.into_iter().map(|note| span_data(note, clock)));
+                    let cluster = self.cluster_name.told();
+                    batch.extend(notes.into_iter().map(|note| span_data(note, clock, cluster)));
                 }
                 Parcel::Span(span) => batch.push(*span),
                 Parcel::End(done) => {

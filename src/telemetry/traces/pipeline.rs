@@ -26,6 +26,7 @@ use crate::telemetry::traces::exporter::ExporterError;
 use crate::telemetry::traces::queue::SpanQueue;
 use crate::telemetry::traces::settings::TracingSettings;
 use crate::telemetry::traces::span_data::scope;
+use crate::types::trace::ClusterName;
 use crate::types::trace::Parents;
 use crate::types::trace::Sampler;
 
@@ -38,6 +39,7 @@ struct Running {
     settings: TracingSettings,
     queue: SpanQueue,
     provider: SdkTracerProvider,
+    cluster_name: ClusterName,
 }
 
 impl Tracing {
@@ -58,7 +60,8 @@ impl Tracing {
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .with_attribute(KeyValue::new("service.instance.id", Uuid::new_v4().to_string()))
             .build();
-        Exporter::start(&settings, &resource, parcels, waiting)?;
+        let cluster_name = ClusterName::default();
+        Exporter::start(&settings, &resource, parcels, waiting, cluster_name.clone())?;
         let roots = HandshakeSampler::TraceIdRatioBased(settings.rules.roots.as_ratio());
         let sampler = match settings.rules.parents {
             Parents::Respected => HandshakeSampler::ParentBased(Box::new(roots)),
@@ -69,7 +72,7 @@ impl Tracing {
             .with_sampler(sampler)
             .with_resource(resource)
             .build();
-        Ok(Self(Some(Arc::new(Running { settings, queue, provider }))))
+        Ok(Self(Some(Arc::new(Running { settings, queue, provider, cluster_name }))))
     }
 
     /// Returns where spans go.
@@ -80,6 +83,11 @@ impl Tracing {
     /// Returns what decides which records are traced.
     pub fn sampler(&self) -> Sampler {
         self.0.as_ref().map(|running| running.settings.sampler()).unwrap_or_default()
+    }
+
+    /// Returns where spans look for what Kafka calls the cluster.
+    pub fn cluster_name(&self) -> ClusterName {
+        self.0.as_ref().map(|running| running.cluster_name.clone()).unwrap_or_default()
     }
 
     /// Returns what each shard needs to trace; `None` when it is not to.

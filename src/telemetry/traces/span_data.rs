@@ -54,8 +54,13 @@ impl TimeOfDay {
     }
 }
 
-/// Returns the span of a note.
-pub(in crate::telemetry::traces) fn span_data(note: SpanNote, clock: TimeOfDay) -> SpanData {
+/// Returns the span of a note; `cluster` is what Kafka calls the cluster, once it is
+/// known.
+pub(in crate::telemetry::traces) fn span_data(
+    note: SpanNote,
+    clock: TimeOfDay,
+    cluster: Option<&str>,
+) -> SpanData {
     let trace_id = TraceId::from(note.trace.as_u128());
     let (parent, parent_span_is_remote) = match note.parent {
         Parent::None => (SpanId::INVALID, false),
@@ -63,7 +68,7 @@ pub(in crate::telemetry::traces) fn span_data(note: SpanNote, clock: TimeOfDay) 
         Parent::Elsewhere(span) => (SpanId::from(span.as_u64()), true),
     };
     let told = match note.work {
-        Work::Process(process) => process_of(process),
+        Work::Process(process) => process_of(process, cluster),
         Work::Deliver(deliver) => {
             Delivered { trace: note.trace, deliver: &deliver }.emit();
             deliver_of(&deliver)
@@ -119,7 +124,7 @@ impl Told {
     }
 }
 
-fn process_of(process: Process) -> Told {
+fn process_of(process: Process, cluster: Option<&str>) -> Told {
     let Process { topic, record: place, timestamp, key, feeds, path } = process;
     let name = format!("process {topic}");
     let mut attributes = vec![
@@ -129,6 +134,9 @@ fn process_of(process: Process) -> Told {
         KeyValue::new("messaging.destination.name", topic.to_string()),
     ];
     attributes.extend(record(place));
+    if let Some(cluster) = cluster {
+        attributes.push(KeyValue::new("messaging.kafka.cluster.id", cluster.to_owned()));
+    }
     if let Some(key) = key {
         let key = String::from_utf8_lossy(&key).into_owned();
         attributes.push(KeyValue::new("messaging.kafka.message.key", key));
@@ -301,7 +309,7 @@ mod tests {
     #[test]
     fn every_attribute_is_documented_and_none_else() {
         let clock = TimeOfDay::now();
-        let spans = all().into_iter().map(|work| span_data(note(work), clock));
+        let spans = all().into_iter().map(|work| span_data(note(work), clock, Some("c")));
         let mut made: BTreeSet<String> =
             spans.flat_map(|span| span.attributes).map(|told| told.key.to_string()).collect();
         // The handshake's are not made of notes.
@@ -329,7 +337,7 @@ mod tests {
     #[test]
     fn a_note_becomes_a_span_with_its_ids_and_times() {
         let clock = TimeOfDay::now();
-        let span = span_data(note(all().remove(0)), clock);
+        let span = span_data(note(all().remove(0)), clock, None);
         assert_eq!(span.name, "process orders");
         assert_eq!(span.span_kind, SpanKind::Consumer);
         assert_eq!(span.span_context.trace_id().to_string(), format!("{:032x}", 0xabc));
@@ -342,10 +350,10 @@ mod tests {
     #[test]
     fn the_channel_of_a_refused_request_is_not_told() {
         let refused = subscribe(Outcome::Refused(ErrorCode::ChannelForbidden));
-        let span = span_data(note(refused), TimeOfDay::now());
+        let span = span_data(note(refused), TimeOfDay::now(), None);
         assert_eq!(span.name, "subscribe");
         assert!(!format!("{span:?}").contains("feed"), "{span:?}");
-        let done = span_data(note(subscribe(Outcome::Done)), TimeOfDay::now());
+        let done = span_data(note(subscribe(Outcome::Done)), TimeOfDay::now(), None);
         assert_eq!(done.name, "subscribe feed");
     }
 }
