@@ -174,6 +174,7 @@ pub(in crate::app) fn sweep(topic: &TopicName, sweep: &Sweep) -> Value {
     json!({
         "topic": topic.as_str(),
         "partition": sweep.partition.as_u32(),
+        "tenants_waiting": sweep.tenants,
         "offsets_waiting": sweep.cursors,
         "lowest": sweep.lowest.map(Offset::as_u64),
         "stands_at": sweep.stands_at.map(Offset::as_u64),

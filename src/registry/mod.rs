@@ -14,3 +14,4 @@ pub mod message;
 mod placing;
 mod questions;
 mod source;
+mod turns;
