@@ -88,6 +88,11 @@ impl RenewedClient {
         &self.client
     }
 
+    /// Says whether the client has read this topic already.
+    pub(in crate::kafka) fn knows(&self, topic: &TopicName, id: TopicId) -> bool {
+        self.known.0.get(topic) == Some(&id)
+    }
+
     /// Returns the client with which to read this topic from now on.
     ///
     /// # Errors
