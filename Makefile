@@ -109,7 +109,7 @@ bench: ## Measure what it costs beside a bare writer, on Apache Kafka.
 	$(CARGO) bench --locked --bench bench
 
 .PHONY: storm
-storm: ## Let 9,900 clients return at once, on Apache Kafka.
+storm: ## Let 9,900 clients return at once, and then those of two tenants, on Apache Kafka.
 	BENCH_PARTS=storm $(CARGO) bench --locked --bench bench
 
 .PHONY: bench-smoke

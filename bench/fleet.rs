@@ -59,6 +59,15 @@ struct Client {
     expected: u64,
     /// Where it stands, if its ranges are to be proven.
     place: Option<BTreeMap<u32, u64>>,
+    opened: Instant,
+    live: Option<Instant>,
+}
+
+/// When a client connected, and when its last subscription was live.
+#[derive(Debug, Clone, Copy)]
+pub struct Return {
+    pub opened: Instant,
+    pub live: Instant,
 }
 
 #[derive(Debug)]
@@ -152,8 +161,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Opens one connection, whose subscription begins at `place`: every range of
-    /// it is to join.
+    /// Opens one connection that sends these requests, and whose subscription begins
+    /// at `place`: every range of it is to join.
     ///
     /// # Errors
     ///
@@ -161,10 +170,10 @@ impl Fleet {
     pub fn open(
         &mut self,
         address: SocketAddr,
-        request: String,
+        requests: Vec<String>,
         place: BTreeMap<u32, u64>,
     ) -> Result<()> {
-        self.connect(address, Phase::Upgrading(vec![request]))?;
+        self.connect(address, Phase::Upgrading(requests))?;
         let client = self.clients.last_mut().expect("just connected");
         client.place = Some(place);
         client.stream.write_all(HANDSHAKE.as_bytes())?;
@@ -174,6 +183,14 @@ impl Fleet {
     /// Says whether each client has got at least so many records.
     pub fn has_each(&self, records: &[u64]) -> bool {
         self.clients.iter().zip(records).all(|(client, least)| client.records >= *least)
+    }
+
+    /// Returns when each client that is live connected and became live, in the order
+    /// in which they were opened.
+    pub fn returns(&self) -> impl Iterator<Item = Return> {
+        let returned =
+            |client: &Client| client.live.map(|live| Return { opened: client.opened, live });
+        self.clients.iter().filter_map(returned)
     }
 
     /// Returns what all connections have got so far.
@@ -238,11 +255,20 @@ impl Fleet {
     }
 
     fn connect(&mut self, address: SocketAddr, phase: Phase) -> Result<()> {
+        let opened = Instant::now();
         let mut stream = Socket::connect(address, &self.security)?;
         stream.register(self.poll.registry(), Token(self.clients.len()))?;
         let partial = Vec::new();
-        let client = Client { stream, phase, partial, records: 0, expected: 0, place: None };
-        self.clients.push(client);
+        self.clients.push(Client {
+            stream,
+            phase,
+            partial,
+            records: 0,
+            expected: 0,
+            place: None,
+            opened,
+            live: None,
+        });
         Ok(())
     }
 
@@ -342,7 +368,10 @@ impl Reader {
                 }
                 self.note_ages(payload)?;
             }
-            (0x81, Some(rest)) if rest.starts_with(b"live\"") => self.counts.live += 1,
+            (0x81, Some(rest)) if rest.starts_with(b"live\"") => {
+                self.counts.live += 1;
+                client.live = Some(Instant::now());
+            }
             (0x81, Some(rest)) if rest.starts_with(b"progress\"") => {
                 if let Some(place) = &mut client.place {
                     let progress: Progress = serde_json::from_slice(payload)?;

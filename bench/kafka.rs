@@ -29,8 +29,8 @@ enum Owner {
 }
 
 /// The topics, one for each measurement; each has a channel of the same name, and
-/// one partition but for that of the storm.
-pub const TOPICS: [&str; 15] = [
+/// one partition but for those of the storms.
+pub const TOPICS: [&str; 17] = [
     "fanout",
     "intake",
     "memory-shared",
@@ -42,17 +42,19 @@ pub const TOPICS: [&str; 15] = [
     "keys-progress",
     "latency",
     "storm",
+    "storm-small",
+    "storm-big",
     "tracing-off",
     "tracing-none",
     "tracing-some",
     "tracing-all",
 ];
 
-/// Partitions of the storm's topic.
+/// Partitions of each topic of the storms.
 pub const STORM_PARTITIONS: usize = 12;
 
 fn partitions_of(topic: &str) -> usize {
-    if topic == "storm" { STORM_PARTITIONS } else { 1 }
+    if topic.starts_with("storm") { STORM_PARTITIONS } else { 1 }
 }
 
 impl Cluster {

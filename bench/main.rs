@@ -18,6 +18,7 @@ mod memory;
 mod plan;
 mod process;
 mod report;
+mod rivals;
 mod server;
 mod slow;
 mod socket;
@@ -59,7 +60,10 @@ fn measure(plan: &Plan) -> Result<()> {
             Part::Keys => keys::measure(plan, &cluster)?,
             Part::Latency => latency::measure(plan, &cluster)?,
             Part::Slow => slow::measure(plan, &cluster)?,
-            Part::Storm => storm::measure(plan, &cluster)?,
+            Part::Storm => {
+                storm::measure(plan, &cluster)?;
+                rivals::measure(plan, &cluster)?;
+            }
             Part::Tracing => tracing::measure(plan, &cluster)?,
             Part::Tls => tls::measure(plan, &cluster)?,
         }

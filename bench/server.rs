@@ -29,6 +29,9 @@ use crate::machine::Core;
 use crate::plan::ClusterChoice;
 use crate::plan::Plan;
 use crate::process::Process;
+use crate::support::server_process::AUDIENCE;
+use crate::support::server_process::ISSUER;
+use crate::support::server_process::SECRET;
 
 /// A server with one worker that takes clients.
 #[derive(Debug)]
@@ -48,12 +51,26 @@ impl Server {
     ///
     /// When it does not take clients in time.
     pub fn start(plan: &Plan, cluster: &Cluster, settings: &str) -> Result<Self> {
+        Self::start_for(plan, cluster, Clients::Anybody, settings)
+    }
+
+    /// Starts a server as [`Server::start`] does, for these clients.
+    ///
+    /// # Errors
+    ///
+    /// When it does not take clients in time.
+    pub fn start_for(
+        plan: &Plan,
+        cluster: &Cluster,
+        clients: Clients,
+        settings: &str,
+    ) -> Result<Self> {
         let (listener, admin) = (free_listener()?, free_listener()?);
         let (address, admin_address) = (listener.local_addr()?, admin.local_addr()?);
         drop((listener, admin));
         let folder = tempfile::Builder::new().prefix("brucke-bench-").tempdir()?;
         let file = folder.path().join("brucke.toml");
-        fs::write(&file, configuration(address, admin_address, cluster, settings))?;
+        fs::write(&file, configuration(address, admin_address, cluster, clients, settings))?;
         let mut command = match cluster.choice {
             ClusterChoice::Apache => {
                 let mut command = Command::new(&plan.brucke);
@@ -75,6 +92,28 @@ impl Server {
             thread::sleep(Duration::from_millis(10));
         }
         Ok(Self { process, address, admin: admin_address, _folder: folder })
+    }
+}
+
+/// Who clients are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clients {
+    /// All of one tenant, without tokens.
+    Anybody,
+    /// Whoever their token says; tokens are those of `support::server_process`.
+    OfTenants,
+}
+
+impl Clients {
+    /// Returns what the configuration says of them.
+    fn section(self) -> String {
+        match self {
+            Self::Anybody => "[auth]\nmode = \"none\"\ntenant = \"bench\"\n".to_owned(),
+            Self::OfTenants => format!(
+                "[[auth.issuers]]\nissuer = \"{ISSUER}\"\naudience = [\"{AUDIENCE}\"]\n\
+                 algorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"
+            ),
+        }
     }
 }
 
@@ -100,6 +139,7 @@ fn configuration(
     address: SocketAddr,
     admin: SocketAddr,
     cluster: &Cluster,
+    clients: Clients,
     settings: &str,
 ) -> String {
     let properties = cluster.properties().iter();
@@ -110,10 +150,10 @@ fn configuration(
          [admin]\nlisten = \"{admin}\"\n\
          [kafka]\nbootstrap_servers = [\"{}\"]\nproperties = {{ {} }}\n\
          tail_bytes_max = \"4MiB\"\n\
-         [auth]\nmode = \"none\"\ntenant = \"bench\"\n\
-         [log]\nlevel = \"warn\"\n",
+         {}[log]\nlevel = \"warn\"\n",
         cluster.servers,
         properties.join(", "),
+        clients.section(),
     );
     for topic in TOPICS {
         let channel = format!("name = \"{topic}\"\ntopic = \"{topic}\"\ntenant = \"shared\"\n");

@@ -53,10 +53,10 @@ use crate::support::raw_client::RawClient;
 /// When a client misses a record, or a range does not join.
 pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
     say("storm: filling the topic");
-    fill(plan, cluster)?;
+    fill(plan, cluster, TOPIC)?;
     let clients = plan.storm_clients.min(machine::connections_max());
     let server = Server::start(plan, cluster, "connections_max = 20000")?;
-    let ends = Ends::ask(server.address)?;
+    let ends = Ends::ask(server.address, TOPIC, None)?;
     let stop = AtomicBool::new(false);
     let phase = AtomicU8::new(CALM);
     let (ages, storm, received) = thread::scope(|scope| {
@@ -143,26 +143,37 @@ fn report(clients: usize, storm: &Storm, received: f64, ages: Vec<Vec<Duration>>
 }
 
 /// Puts into each partition what clients come back for.
-fn fill(plan: &Plan, cluster: &Cluster) -> Result<()> {
+///
+/// # Errors
+///
+/// When it can't be written.
+pub fn fill(plan: &Plan, cluster: &Cluster, topic: &str) -> Result<()> {
     let producer = cluster.producer(Duration::from_millis(5))?;
     for index in 0..plan.storm_behind * 2 {
-        producer.send(TOPIC, &format!("key-{index}"), &stamped_value(plan.value_bytes))?;
+        producer.send(topic, &format!("key-{index}"), &stamped_value(plan.value_bytes))?;
     }
     producer.flush()
 }
 
 /// Where the topic ends, and its identity.
 #[derive(Debug)]
-struct Ends {
+pub struct Ends {
     topic_id: String,
     offsets: BTreeMap<u32, u64>,
 }
 
 impl Ends {
-    fn ask(address: SocketAddr) -> Result<Self> {
+    /// Asks the server, as whom the token says.
+    ///
+    /// # Errors
+    ///
+    /// When it does not say.
+    pub fn ask(address: SocketAddr, topic: &str, token: Option<&String>) -> Result<Self> {
         let refused = |refused| anyhow::anyhow!("refused: {refused:?}");
-        let mut client = RawClient::connect(address, &[]).map_err(refused)?;
-        client.send(&serde_json::from_str::<Value>(&subscribe_request(1, TOPIC, None))?);
+        let header = token.map(|token| format!("Authorization: Bearer {token}"));
+        let lines: Vec<&str> = header.iter().map(String::as_str).collect();
+        let mut client = RawClient::connect(address, &lines).map_err(refused)?;
+        client.send(&serde_json::from_str::<Value>(&subscribe_request(1, topic, None))?);
         let subscribed = client.expect("subscribed");
         let topic_id = subscribed["topic_id"].as_str().context("a topic id")?.to_owned();
         let positions = subscribed["positions"].as_object().context("positions")?;
@@ -174,10 +185,29 @@ impl Ends {
 
     /// Returns a place about `behind` records before the end, another for each
     /// client.
-    fn place(&self, rng: &mut fastrand::Rng, behind: usize) -> BTreeMap<u32, u64> {
+    pub fn place(&self, rng: &mut fastrand::Rng, behind: usize) -> BTreeMap<u32, u64> {
         let each = (behind * 2 / STORM_PARTITIONS).max(1) as u64;
         let mut back = |end: u64| end.saturating_sub(rng.u64(0..=each));
         self.offsets.iter().map(|(partition, end)| (*partition, back(*end))).collect()
+    }
+
+    /// Returns how many records lie between a place and the end.
+    pub fn behind(&self, place: &BTreeMap<u32, u64>) -> u64 {
+        self.offsets.iter().map(|(partition, end)| end - place[partition]).sum()
+    }
+
+    /// Returns the request of a client that comes back to a place.
+    ///
+    /// # Errors
+    ///
+    /// When a place can't be written as JSON.
+    pub fn resume(&self, topic: &str, place: &BTreeMap<u32, u64>) -> Result<String> {
+        let positions = serde_json::to_string(place)?;
+        Ok(format!(
+            "{{\"type\":\"subscribe\",\"id\":1,\"channel\":\"{topic}\",\"keys\":{{\"prefix\":\"key-\"}},\
+             \"from\":{{\"positions\":{positions},\"topic_id\":\"{}\"}}}}",
+            self.topic_id
+        ))
     }
 }
 
@@ -191,22 +221,13 @@ fn rush(plan: &Plan, server: &Server, ends: &Ends, clients: usize) -> Result<(St
     let lowest = |partition: &u32| places.iter().map(|place| place[partition]).min().unwrap_or(0);
     let lowest: BTreeMap<_, _> = ends.offsets.keys().map(|id| (*id, lowest(id))).collect();
     let wanted = ends.offsets.iter().map(|(partition, end)| end - lowest[partition]).sum();
-    let behind = |place: &BTreeMap<u32, u64>| -> u64 {
-        ends.offsets.iter().map(|(partition, end)| end - place[partition]).sum()
-    };
-    let expected: Vec<u64> = places.iter().map(behind).collect();
+    let expected: Vec<u64> = places.iter().map(|place| ends.behind(place)).collect();
     let mut fleet = Fleet::new()?;
     let read_before = server.metric(HISTORY_RECORDS)?;
     let (cpu, resident_before) = (server.process.cpu()?, server.process.resident_bytes()?);
     let begin = Instant::now();
     for place in &places {
-        let positions = serde_json::to_string(place)?;
-        let request = format!(
-            "{{\"type\":\"subscribe\",\"id\":1,\"channel\":\"{TOPIC}\",\"keys\":{{\"prefix\":\"key-\"}},\
-             \"from\":{{\"positions\":{positions},\"topic_id\":\"{}\"}}}}",
-            ends.topic_id
-        );
-        fleet.open(server.address, request, place.clone())?;
+        fleet.open(server.address, vec![ends.resume(TOPIC, place)?], place.clone())?;
         fleet.run_for(Duration::ZERO)?;
     }
     let live = clients as u64;

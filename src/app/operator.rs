@@ -254,9 +254,10 @@ impl Parts {
         let mut shares: Vec<_> = tenants.into_iter().collect();
         shares.sort_by_key(|(_, share)| std::cmp::Reverse(share.connections));
         let count = shares.len();
+        let quotas = self.health.directory.quotas().rules();
         let rows = shares.iter().take(ROWS_MAX).map(|(tenant, share)| {
             let part = share.connections as f64 / all.max(1) as f64;
-            rows::tenant(tenant, share, part)
+            rows::tenant(tenant, share, part, quotas.of(tenant))
         });
         Ok(json!({ "tenants": rows.collect::<Vec<_>>(), "tenants_in_all": count }))
     }

@@ -175,6 +175,7 @@ impl Reloader {
             verifier.renew(keys.clone(), channels.claims());
         }
         health.set_channels(Arc::clone(&channels));
+        health.directory.quotas().set_rules(config.quotas.clone());
         let watch = Command::Watch { topics: watched(&channels).into_iter().collect() };
         // No receiver is left only when the process is about to end.
         let _ = health.commands.send(watch);

@@ -2,6 +2,7 @@
 //! record, and a key only where one connection was asked for by name.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use serde_json::Value;
 use serde_json::json;
@@ -21,6 +22,7 @@ use crate::registry::message::SourceFailure;
 use crate::server::network::written;
 use crate::tenancy::channel::Channel;
 use crate::tenancy::channel::ChannelSource;
+use crate::tenancy::quota::Quota;
 use crate::tenancy::rule::TenancyRule;
 use crate::types::filter::KeyFilter;
 use crate::types::ids::Offset;
@@ -96,12 +98,14 @@ fn filter(filter: &KeyFilter) -> Value {
 }
 
 /// Returns one tenant; `part` is its share of all connections.
-pub(in crate::app) fn tenant(tenant: &TenantId, share: &Share, part: f64) -> Value {
+pub(in crate::app) fn tenant(tenant: &TenantId, share: &Share, part: f64, quota: Quota) -> Value {
     json!({
         "tenant": tenant.as_str(),
         "connections": share.connections,
+        "connections_max": quota.connections_max.map(NonZeroU32::get),
         "share_of_connections": (part * 10_000.0).round() / 10_000.0,
         "subscriptions": share.subscriptions,
+        "subscriptions_max": quota.subscriptions_max.map(NonZeroU32::get),
         "behind": share.behind,
         "unsent_bytes": share.unsent_bytes,
     })
@@ -171,6 +175,7 @@ pub(in crate::app) fn sweep(topic: &TopicName, sweep: &Sweep) -> Value {
     json!({
         "topic": topic.as_str(),
         "partition": sweep.partition.as_u32(),
+        "tenants_waiting": sweep.tenants,
         "offsets_waiting": sweep.cursors,
         "lowest": sweep.lowest.map(Offset::as_u64),
         "stands_at": sweep.stands_at.map(Offset::as_u64),

@@ -204,6 +204,7 @@ impl Parts {
             intake,
             auth,
             channels,
+            quotas,
             metrics,
             log: _,
             tracing: _,
@@ -218,10 +219,11 @@ impl Parts {
         let server_settings = ServerSettings::new(&server, verifier.anonymous()).with_tls(tls);
         let workers = server_settings.workers;
         let verifier = Arc::new(verifier);
-        let directory = Arc::new(Directory::new(workers.get()).with_labels(
-            Labels::new(metrics.tenants_max as usize),
-            Labels::new(metrics.channels_max as usize),
-        ));
+        let tenants = Labels::new(metrics.tenants_max as usize);
+        let directory = Directory::new(workers.get())
+            .with_labels(tenants, Labels::new(metrics.channels_max as usize))
+            .with_quotas(quotas);
+        let directory = Arc::new(directory);
         let budget = Budget::new(intake.tail_bytes_max, intake.history_bytes_max);
         let intake_settings = IntakeSettings {
             refresh_interval: intake.refresh_interval,

@@ -228,12 +228,21 @@ fn unusable(error: SocketError) -> Ended {
 }
 
 fn refused(response: &Response<Option<Vec<u8>>>) -> Ended {
-    let seconds = response.headers().get(header::RETRY_AFTER);
-    let seconds = seconds.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    Ended::Refused {
-        status: response.status().as_u16(),
-        retry_after: seconds.map(Duration::from_secs),
-    }
+    let header = response.headers().get(header::RETRY_AFTER);
+    let seconds = || header?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs);
+    let millis = response.body().as_deref().and_then(|body| {
+        let body: Problem = serde_json::from_slice(body).ok()?;
+        body.retry_after_ms.map(Duration::from_millis)
+    });
+    // A server that says it to the millisecond has spread its clients so.
+    let retry_after = millis.or_else(seconds);
+    Ended::Refused { status: response.status().as_u16(), retry_after }
+}
+
+/// What concerns a client of the body of a refusal.
+#[derive(Deserialize)]
+struct Problem {
+    retry_after_ms: Option<u64>,
 }
 
 #[cfg(test)]

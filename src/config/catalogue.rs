@@ -6,6 +6,8 @@ use crate::config::auth::IssuerSection;
 use crate::config::channels::ChannelSection;
 use crate::config::kafka::KafkaSection;
 use crate::config::reload::ReloadConfig;
+use crate::config::tenants::ExceptionSection;
+use crate::config::tenants::TenantsSection;
 use crate::server::config::ServerConfig;
 use crate::telemetry::config::LogConfig;
 use crate::telemetry::config::MetricsConfig;
@@ -51,6 +53,8 @@ pub(crate) fn sections() -> Vec<SectionDoc> {
         section::<AuthSection>("auth", Shape::Table),
         section::<IssuerSection>("auth.issuers", Shape::List),
         section::<ChannelSection>("channels", Shape::List),
+        section::<TenantsSection>("tenants", Shape::Table),
+        section::<ExceptionSection>("tenants.exceptions", Shape::List),
         section::<LogConfig>("log", Shape::Table),
         section::<MetricsConfig>("metrics", Shape::Table),
         section::<TracingConfig>("tracing", Shape::Table),

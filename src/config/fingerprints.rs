@@ -95,7 +95,7 @@ fn hash_value(raw: &Raw, hasher: &mut DefaultHasher) {
 }
 
 /// Keys whose change a running process takes up.
-pub(in crate::config) const APPLIED: [&str; 21] = [
+pub(in crate::config) const APPLIED: [&str; 23] = [
     "server.allowed_origins",
     "server.allowed_hosts",
     "server.token_in_query",
@@ -115,12 +115,15 @@ pub(in crate::config) const APPLIED: [&str; 21] = [
     "server.close_timeout",
     "server.drain_delay",
     "server.drain_window",
+    "tenants.connections_max",
+    "tenants.subscriptions_max",
     "log.level",
     "reload.watch_interval",
 ];
 
 /// Lists of sections whose change it takes up as a whole.
-pub(in crate::config) const APPLIED_LISTS: [&str; 2] = ["auth.issuers", "channels"];
+pub(in crate::config) const APPLIED_LISTS: [&str; 3] =
+    ["auth.issuers", "channels", "tenants.exceptions"];
 
 #[cfg(test)]
 mod tests {

@@ -348,8 +348,10 @@ impl Reader for SectionReader<'_> {
 }
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 9] =
-    ["server", "admin", "kafka", "auth", "channels", "log", "metrics", "tracing", "reload"];
+const SECTIONS: [&str; 10] = [
+    "server", "admin", "kafka", "auth", "channels", "tenants", "log", "metrics", "tracing",
+    "reload",
+];
 
 fn read_file(path: &Path) -> Result<Vec<Entry>, ConfigErrors> {
     let text = std::fs::read_to_string(path).map_err(|error| {

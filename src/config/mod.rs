@@ -27,6 +27,7 @@ use crate::telemetry::config::LogConfig;
 use crate::telemetry::config::MetricsConfig;
 use crate::telemetry::traces::config::TracingConfig;
 use crate::tenancy::channel::Channels;
+use crate::tenancy::quota::QuotaRules;
 use crate::tenancy::topic::parse_topic;
 use crate::types::ids::TopicName;
 
@@ -42,6 +43,7 @@ pub mod problem;
 pub mod reload;
 mod server;
 pub mod template;
+pub mod tenants;
 pub mod values;
 
 /// Everything that an operator has set.
@@ -59,6 +61,8 @@ pub struct Config {
     pub intake: IntakeConfig,
     pub auth: AuthConfig,
     pub channels: Channels,
+    /// What each tenant may hold of this replica.
+    pub quotas: QuotaRules,
     pub log: LogConfig,
     pub metrics: MetricsConfig,
     pub tracing: TracingConfig,
@@ -128,6 +132,10 @@ fn compose(loader: &mut Loader) -> Option<Config> {
 
     let channels = channels::read(loader);
 
+    let mut section = loader.section("tenants");
+    let quotas = tenants::compose(&mut section);
+    section.finish();
+
     let mut section = loader.section("log");
     let log = section.read::<LogConfig>();
     section.finish();
@@ -172,6 +180,7 @@ fn compose(loader: &mut Loader) -> Option<Config> {
         intake: intake?,
         auth: auth?,
         channels: channels?,
+        quotas: quotas?,
         log: log?,
         metrics: metrics?,
         tracing: tracing?,
@@ -549,6 +558,33 @@ mod tests {
             "topic = \"{tenant}.t\"\n[[channels]]\nname = \"b\"\ntopic = \"x-{tenant}.t\"",
             "brucke.toml:3: channels contradict each other: channels `a` and `b`",
         );
+    }
+
+    #[test]
+    fn quotas_are_of_every_tenant_but_for_exceptions() {
+        let lines = "[tenants]\nconnections_max = 10\nsubscriptions_max = 100\n\
+                     [[tenants.exceptions]]\ntenant = \"acme\"\nconnections_max = 0\n\
+                     [[tenants.exceptions]]\ntenant = \"Acme\"\nsubscriptions_max = 7\n";
+        let quotas = load_text(&also(lines), &[]).expect("valid").quotas;
+        let of = |tenant: &str| {
+            let quota = quotas.of(&TenantId::new(tenant));
+            [quota.connections_max, quota.subscriptions_max].map(|max| max.map(|max| max.get()))
+        };
+        assert_eq!(of("blub"), [Some(10), Some(100)]);
+        assert_eq!(of("acme"), [None, Some(100)]);
+        assert_eq!(of("Acme"), [Some(10), Some(7)]);
+        let none = load_text(LEAST, &[]).expect("valid").quotas;
+        assert_eq!(none, QuotaRules::default());
+        let twice = format!("{lines}[[tenants.exceptions]]\ntenant = \"acme\"\n");
+        check(
+            &also(&twice),
+            &["brucke.toml:14: tenants.exceptions[2].tenant has an exception already"],
+        );
+        check(
+            &also("[tenants.exceptions.acme]\nconnections_max = 1"),
+            &["brucke.toml:4: tenants.exceptions is a table; write a list of tables"],
+        );
+        check(&also("[tenants]\nmax = 1"), &["brucke.toml:5: tenants.max is no key"]);
     }
 
     /// Checks `[[auth.issuers]]` with these lines, from line 6 on.

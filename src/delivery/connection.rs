@@ -12,6 +12,7 @@ use crate::delivery::tally::TallySlot;
 use crate::protocol::frame::Encoding;
 use crate::protocol::websocket::read::FrameReader;
 use crate::tenancy::principal::Principal;
+use crate::tenancy::quota::ConnectionPlace;
 use crate::types::address::ClientAddress;
 use crate::types::ids::ConnectionId;
 use crate::types::trace::Origin;
@@ -53,6 +54,8 @@ pub(in crate::delivery) struct Connection {
     pub(in crate::delivery) bucket: Bucket,
     /// Where its tenant is counted, once that is known.
     pub(in crate::delivery) tenant: Option<TallySlot>,
+    /// Its place among its tenant's from then on, for as long as it is there.
+    pub(in crate::delivery) place: Option<ConnectionPlace>,
 }
 
 /// What a connection is doing.

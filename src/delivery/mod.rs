@@ -17,6 +17,7 @@
 //! Input goes in by `handle_*`; what is to be done comes out by `poll_output`.
 //! This room never knows what a socket, a clock or a task is.
 
+pub mod admission;
 pub mod behind;
 pub mod connection;
 pub mod counts;

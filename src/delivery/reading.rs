@@ -14,6 +14,7 @@ use crate::delivery::recent::Whose;
 use crate::delivery::shard::Shard;
 use crate::delivery::shelf::Kept;
 use crate::delivery::shelf::Lane;
+use crate::delivery::source::Demanded;
 use crate::delivery::subscription::Reader;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Waits;
@@ -272,10 +273,12 @@ impl Shard {
     ) -> Step {
         let subscription = self.reference(slot, sub);
         let source = self.source_of(slot, sub);
+        let principal = self.connections[slot].principal();
+        let tenant = principal.expect("who reads on is known").tenant.clone();
         let id = self.sources[source].id;
         let place = &mut self.sources[source].partitions[partition];
-        let command = Command::Demand { source: id, partition: place.log.id(), offset };
-        let first = place.demanded.insert(offset);
+        let demanded = place.demand(&tenant, offset);
+        let command = Command::Demand { source: id, partition: place.log.id(), tenant, offset };
         if let Some(behind) = self.behind_mut(slot, sub) {
             let reader = &mut behind.partitions[partition];
             if reader.waits == Waits::Nothing {
@@ -283,7 +286,7 @@ impl Shard {
                 self.sources[source].partitions[partition].waiting.push(subscription);
             }
         }
-        if first {
+        if demanded == Demanded::Now {
             self.command(command);
         }
         Step::Waiting

@@ -215,7 +215,8 @@ impl Shard {
     fn take_token(&mut self, slot: usize, now: Moment) -> bool {
         let there_was = self.connections[slot].bucket.take(&self.settings, now.instant);
         if !there_was {
-            self.close(slot, CloseCode::RateLimited, None, now.instant);
+            let wait = Some(self.crowded_wait());
+            self.close(slot, CloseCode::RateLimited, wait, now.instant);
         }
         there_was
     }
@@ -257,8 +258,11 @@ impl Shard {
         let command = self.begin_command(slot, CommandKind::Authenticate, None);
         match self.verifier.verify(token, now.wall) {
             Ok(principal) => {
-                self.welcome(slot, Arc::new(principal), now);
-                self.end_command(command, Outcome::Done);
+                let admitted = self.admit(slot, Arc::new(principal), now);
+                self.end_command(
+                    command,
+                    admitted.map_or_else(Outcome::Refused, |()| Outcome::Done),
+                );
             }
             Err(refusal) => {
                 let code = ErrorCode::AuthenticationFailed;
@@ -329,19 +333,8 @@ impl Shard {
             let message = format!("a connection may hold {limit} subscriptions: end one first");
             return Err((ErrorCode::LimitExceeded, message));
         }
-        let grant =
-            self.channels.grant(principal, &asked.channel, &asked.filter).map_err(|denied| {
-                match denied {
-                    Denied::Channel => (
-                        ErrorCode::ChannelForbidden,
-                        "no such channel, or not for this token".to_owned(),
-                    ),
-                    Denied::Key => (
-                        ErrorCode::KeyForbidden,
-                        "this token may not read these keys of the channel".to_owned(),
-                    ),
-                }
-            })?;
+        let grant = self.channels.grant(principal, &asked.channel, &asked.filter);
+        let grant = grant.map_err(refusal_of)?;
         let source = self.directory.source(&grant.source).map_err(|_| {
             (ErrorCode::LimitExceeded, "the server follows too many topics".to_owned())
         })?;
@@ -357,6 +350,7 @@ impl Shard {
             let message = "this connection follows this channel with these keys already";
             return Err((ErrorCode::AlreadySubscribed, message.to_owned()));
         }
+        let place = self.subscription_place(slot)?;
         let source = self.follow(source);
         let labels = self.directory.channel_labels();
         let tally = self.channel_tallies.slot(key.channel.as_str(), labels);
@@ -379,6 +373,7 @@ impl Shard {
                 window: asked.window.map(|records_max| Box::new(Window::new(records_max))),
                 state: State::Starting(Box::new(asked.from)),
                 started: None,
+                _place: place,
             },
         );
         self.subscriptions += 1;
@@ -463,16 +458,27 @@ impl Shard {
         code: ErrorCode,
         message: String,
     ) {
-        self.counts.refusal(code);
-        let retry_after =
-            code.retry().then(|| std::time::Duration::from_millis(self.rng.u64(RETRY_MILLIS)));
-        self.send(slot, &ServerFrame::Error(ErrorFrame { id, sub, code, message, retry_after }));
+        let retry_after = self.retry_after(code);
+        self.send_error(slot, ErrorFrame { id, sub, code, message, retry_after });
+    }
+
+    /// Sends a refusal, and counts it.
+    pub(in crate::delivery) fn send_error(&mut self, slot: usize, error: ErrorFrame) {
+        self.counts.refusal(error.code);
+        self.send(slot, &ServerFrame::Error(error));
     }
 }
 
-/// Milliseconds after which a request that failed for a while may be repeated;
-/// spread, so that many do not come back at once.
-const RETRY_MILLIS: std::ops::Range<u64> = 500..2_500;
+/// Returns what a client is told that may not read something.
+fn refusal_of(denied: Denied) -> (ErrorCode, String) {
+    let (code, message) = match denied {
+        Denied::Channel => (ErrorCode::ChannelForbidden, "no such channel, or not for this token"),
+        Denied::Key => {
+            (ErrorCode::KeyForbidden, "this token may not read these keys of the channel")
+        }
+    };
+    (code, message.to_owned())
+}
 
 fn understand(message: &Message<'_>, encoding: Encoding) -> Asked {
     match (message, encoding) {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use crate::delivery::admission::Unopened;
 use crate::delivery::connection::Bucket;
 use crate::delivery::connection::Connection;
 use crate::delivery::connection::Mark;
@@ -159,11 +160,22 @@ impl Shard {
         self.connections.len() < self.settings.connections_max && !self.upkeep.is_draining()
     }
 
-    /// Takes a connection whose handshake is done; `None` when there is no room.
-    pub fn handle_open(&mut self, opening: Opening, now: Moment) -> Option<ConnectionKey> {
+    /// Takes a connection whose handshake is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Unopened`] when there is no room for it.
+    pub fn handle_open(
+        &mut self,
+        opening: Opening,
+        now: Moment,
+    ) -> Result<ConnectionKey, Unopened> {
         if !self.has_room() {
-            return None;
+            return Err(Unopened::Full);
         }
+        let known = opening.principal.as_ref();
+        let place = known.map(|principal| self.directory.quotas().connect(&principal.tenant));
+        let place = place.transpose().map_err(|_| Unopened::TenantFull)?;
         let serial = self.serial();
         // A number from a random begin tells nobody how many others there are.
         let id = ConnectionId::new(self.next_connection);
@@ -185,6 +197,7 @@ impl Shard {
             pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None, unsent_since: None },
             bucket: Bucket::full(&self.settings, now.instant),
             tenant: None,
+            place,
         });
         if let Some(principal) = opening.principal {
             self.welcome(slot, principal, now);
@@ -193,7 +206,7 @@ impl Shard {
         if let Some(origin) = opening.trace {
             self.traces.follow(key, origin);
         }
-        Some(key)
+        Ok(key)
     }
 
     /// Takes bytes that the peer sent; they are unmasked where they stand.

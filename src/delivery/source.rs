@@ -1,5 +1,6 @@
 //! One source as a shard reads it.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::log::partition::Cursor;
 use crate::log::partition::SharedPartition;
 use crate::types::ids::Offset;
 use crate::types::ids::SourceId;
+use crate::types::ids::TenantId;
 use crate::types::ids::TopicId;
 
 /// A source that some connection of the shard follows.
@@ -45,15 +47,33 @@ pub(in crate::delivery) struct Partition {
     pub(in crate::delivery) cursor: Cursor,
     /// Subscriptions that wait for history.
     pub(in crate::delivery) waiting: Vec<SubRef>,
-    /// Offsets that have been demanded since history last changed.
-    pub(in crate::delivery) demanded: BTreeSet<Offset>,
+    /// Offsets that have been demanded for each tenant since history last changed.
+    pub(in crate::delivery) demanded: BTreeMap<TenantId, BTreeSet<Offset>>,
     pub(in crate::delivery) history_version: u64,
 }
 
 impl Partition {
     pub(in crate::delivery) fn new(log: Arc<SharedPartition>, cursor: Cursor) -> Self {
         let history_version = log.history_version();
-        Self { log, cursor, waiting: Vec::new(), demanded: BTreeSet::new(), history_version }
+        Self { log, cursor, waiting: Vec::new(), demanded: BTreeMap::new(), history_version }
+    }
+}
+
+/// Whether an offset is new among those that were demanded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::delivery) enum Demanded {
+    Already,
+    Now,
+}
+
+impl Partition {
+    /// Notes that a tenant's cursor waits at this offset.
+    pub(in crate::delivery) fn demand(&mut self, tenant: &TenantId, offset: Offset) -> Demanded {
+        let is_new = match self.demanded.get_mut(tenant) {
+            Some(offsets) => offsets.insert(offset),
+            None => self.demanded.insert(tenant.clone(), BTreeSet::from([offset])).is_none(),
+        };
+        if is_new { Demanded::Now } else { Demanded::Already }
     }
 }
 

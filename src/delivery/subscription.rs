@@ -10,6 +10,7 @@ use crate::delivery::span::RecordRef;
 use crate::log::partition::Cursor;
 use crate::protocol::frame::OnGap;
 use crate::protocol::frame::StartAt;
+use crate::tenancy::quota::SubscriptionPlace;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::RequestId;
@@ -43,6 +44,8 @@ pub struct Subscription {
     pub(in crate::delivery) state: State,
     /// Where it began; not kept where that takes too much memory.
     pub(in crate::delivery) started: Option<Started>,
+    /// Its place among its tenant's.
+    pub(in crate::delivery) _place: SubscriptionPlace,
 }
 
 /// Where a subscription began.

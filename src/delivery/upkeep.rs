@@ -298,6 +298,7 @@ mod tests {
             pulse: Pulse { alive_at: now.instant, pinged_at: None, held: None, unsent_since: None },
             bucket: Bucket::full(&Settings::default(), now.instant),
             tenant: None,
+            place: None,
         }
     }
 

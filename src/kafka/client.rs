@@ -101,6 +101,12 @@ impl RenewedClient {
     /// Makes the next reading begin with another client.
     pub(in crate::kafka) fn distrust(&mut self) {
         self.trust = Trust::Lost;
+        self.known = KnownTopics::default();
+    }
+
+    /// Says whether the client has read this topic already.
+    pub(in crate::kafka) fn knows(&self, topic: &TopicName, id: TopicId) -> bool {
+        self.known.0.get(topic) == Some(&id)
     }
 
     /// Returns the client with which to read this topic from now on.

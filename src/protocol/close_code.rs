@@ -21,7 +21,7 @@ pub enum CloseCode {
     InternalError,
     /// This replica is going away; another is there.
     Draining,
-    /// The server has no room now.
+    /// The server has no room now, or none for this client's tenant.
     Overloaded,
     /// No token arrived within the deadline.
     AuthenticationTimeout,

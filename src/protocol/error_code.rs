@@ -22,6 +22,10 @@ pub enum ErrorCode {
     UnknownSubscription,
     /// More subscriptions, keys or sources than allowed.
     LimitExceeded,
+    /// The client's tenant has all the connections that it may at this replica.
+    TenantConnectionsFull,
+    /// The client's tenant has all the subscriptions that it may at this replica.
+    TenantSubscriptionsFull,
     /// A position names a partition that the topic does not have.
     UnknownPartition,
     /// A position, key, window or time is out of its range.
@@ -40,7 +44,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the table in `docs/protocol.md`.
-    pub const ALL: [ErrorCode; 16] = [
+    pub const ALL: [ErrorCode; 18] = [
         Self::BadFrame,
         Self::NotAuthenticated,
         Self::AuthenticationFailed,
@@ -50,6 +54,8 @@ impl ErrorCode {
         Self::AlreadySubscribed,
         Self::UnknownSubscription,
         Self::LimitExceeded,
+        Self::TenantConnectionsFull,
+        Self::TenantSubscriptionsFull,
         Self::UnknownPartition,
         Self::InvalidArgument,
         Self::SourceUnavailable,
@@ -71,6 +77,8 @@ impl ErrorCode {
             Self::AlreadySubscribed => "already_subscribed",
             Self::UnknownSubscription => "unknown_subscription",
             Self::LimitExceeded => "limit_exceeded",
+            Self::TenantConnectionsFull => "tenant_connections_full",
+            Self::TenantSubscriptionsFull => "tenant_subscriptions_full",
             Self::UnknownPartition => "unknown_partition",
             Self::InvalidArgument => "invalid_argument",
             Self::SourceUnavailable => "source_unavailable",
@@ -88,6 +96,25 @@ impl ErrorCode {
 
     /// Says whether the same request may succeed later, unchanged.
     pub const fn retry(self) -> bool {
-        matches!(self, Self::SourceUnavailable | Self::Unavailable)
+        match self {
+            Self::SourceUnavailable
+            | Self::Unavailable
+            | Self::TenantConnectionsFull
+            | Self::TenantSubscriptionsFull => true,
+            Self::BadFrame
+            | Self::NotAuthenticated
+            | Self::AuthenticationFailed
+            | Self::IdentityChanged
+            | Self::ChannelForbidden
+            | Self::KeyForbidden
+            | Self::AlreadySubscribed
+            | Self::UnknownSubscription
+            | Self::LimitExceeded
+            | Self::UnknownPartition
+            | Self::InvalidArgument
+            | Self::Gap
+            | Self::ChannelRemoved
+            | Self::Revoked => false,
+        }
     }
 }

@@ -19,6 +19,8 @@ use crate::registry::labels::Labels;
 use crate::registry::message::Event;
 use crate::registry::message::SourceFailure;
 use crate::tenancy::channel::SourceKey;
+use crate::tenancy::quota::QuotaRules;
+use crate::tenancy::quota::Quotas;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
@@ -40,6 +42,7 @@ pub struct Directory {
     partitions: DashMap<SourceId, Vec<Arc<SharedPartition>>>,
     tenants: Labels,
     channels: Labels,
+    quotas: Arc<Quotas>,
 }
 
 /// Every place for a source is taken.
@@ -59,6 +62,7 @@ impl Directory {
             partitions: DashMap::new(),
             tenants: Labels::default(),
             channels: Labels::default(),
+            quotas: Arc::default(),
         }
     }
 
@@ -66,6 +70,17 @@ impl Directory {
     #[must_use]
     pub fn with_labels(self, tenants: Labels, channels: Labels) -> Self {
         Self { tenants, channels, ..self }
+    }
+
+    /// Gives tenants no more than these rules allow.
+    #[must_use]
+    pub fn with_quotas(self, rules: QuotaRules) -> Self {
+        Self { quotas: Quotas::new(rules), ..self }
+    }
+
+    /// Returns what gives tenants their places.
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.quotas
     }
 
     /// Returns which tenants are told apart in metrics.

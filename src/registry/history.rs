@@ -1,43 +1,59 @@
-//! Which piece of history is read next: one sweep forward for all who wait.
+//! Which piece of history is read next: one sweep forward for all who wait, and
+//! turns between tenants.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::registry::turns::Order;
+use crate::registry::turns::Place;
+use crate::registry::turns::Turns;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
+use crate::types::ids::TenantId;
 
-/// The readers' plan. Each partition that somebody waits for has its turn; in
-/// its turn one chunk is read, for everybody whose cursor stands in it.
+/// The readers' plan. Each tenant that waits for something has its turn; in its
+/// turn one chunk is read of one partition, for everybody whose cursor stands in
+/// it, whosever that is. So thousands who stand close together cost one pass over
+/// the log, and who stands elsewhere does not wait for that pass to come by.
 #[derive(Debug)]
 pub(in crate::registry) struct History {
     readers_max: usize,
     under_way: usize,
-    wanted: BTreeMap<(SourceId, PartitionId), Wanted>,
-    turns: VecDeque<(SourceId, PartitionId)>,
+    wanted: BTreeMap<Place, Wanted>,
+    turns: Turns,
 }
 
-/// What is wanted of one partition: at most one offset for each cursor.
-#[derive(Debug, Default)]
+/// What is wanted of one partition.
+#[derive(Debug)]
 struct Wanted {
-    offsets: BTreeSet<Offset>,
-    /// Those of them that came while a chunk was being read. It may have been
-    /// given up again before whoever asks now could read it.
-    late: BTreeSet<Offset>,
+    /// By whom; only tenants that want something.
+    tenants: BTreeMap<TenantId, Asked>,
     /// Where the last chunk ended: going on there costs Kafka least.
     sweep: Option<Offset>,
     /// Chunks read in a row without looking back.
     strides: u32,
+    /// Where the newest reading began.
+    from: Offset,
     state: State,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What one tenant wants of one partition.
+#[derive(Debug)]
+struct Asked {
+    /// At most one for each cursor, and never none.
+    offsets: BTreeSet<Offset>,
+    /// Those of them that came while a chunk was being read. It may have been
+    /// given up again before whoever asks now could read it.
+    late: BTreeSet<Offset>,
+    order: Order,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    #[default]
-    Idle,
-    Queued,
+    /// It can be read as soon as somebody who wants it has its turn.
+    Open,
     Reading,
     /// Forgotten while a chunk was being read; the answer only frees the reader,
     /// for those who have asked since then ask for something else.
@@ -65,6 +81,8 @@ pub struct Sweeps {
 pub struct Sweep {
     pub source: SourceId,
     pub partition: PartitionId,
+    /// Tenants that wait for something of it.
+    pub tenants: usize,
     pub cursors: usize,
     /// The lowest offset that is wanted.
     pub lowest: Option<Offset>,
@@ -97,30 +115,36 @@ pub(in crate::registry) struct Next {
 
 impl History {
     pub(in crate::registry) fn new(readers_max: usize) -> Self {
-        let wanted = BTreeMap::new();
-        Self { readers_max, under_way: 0, wanted, turns: VecDeque::new() }
+        let (wanted, turns) = (BTreeMap::new(), Turns::default());
+        Self { readers_max, under_way: 0, wanted, turns }
     }
 
-    /// Notes that a cursor waits at `offset`.
+    /// Notes that a cursor of a tenant's waits at `offset`.
     pub(in crate::registry) fn demand(
         &mut self,
         source: SourceId,
         partition: PartitionId,
+        tenant: &TenantId,
         offset: Offset,
     ) {
-        let wanted = self.wanted.entry((source, partition)).or_default();
-        wanted.offsets.insert(offset);
-        if matches!(wanted.state, State::Reading | State::Abandoned) {
-            wanted.late.insert(offset);
+        let place = (source, partition);
+        let wanted = self.wanted.entry(place).or_insert_with(Wanted::new);
+        if !wanted.tenants.contains_key(tenant) {
+            let order = self.turns.enter(tenant);
+            let (offsets, late) = (BTreeSet::new(), BTreeSet::new());
+            wanted.tenants.insert(tenant.clone(), Asked { offsets, late, order });
         }
-        if wanted.state == State::Idle {
-            wanted.state = State::Queued;
-            self.turns.push_back((source, partition));
+        let asked = wanted.tenants.get_mut(tenant).expect("just entered");
+        asked.offsets.insert(offset);
+        match wanted.state {
+            State::Open => self.turns.open(tenant, asked.order, place),
+            State::Reading | State::Abandoned => drop(asked.late.insert(offset)),
+            State::Resting { .. } => {}
         }
     }
 
-    /// Notes that a chunk up to `to` is in memory: all who stood before `to` in
-    /// it are served, and the others wait on.
+    /// Notes that a chunk up to `to` is in memory: all who stood in it are served, and
+    /// the others wait on.
     pub(in crate::registry) fn handle_read(
         &mut self,
         source: SourceId,
@@ -128,17 +152,25 @@ impl History {
         to: Offset,
     ) {
         self.under_way = self.under_way.saturating_sub(1);
-        let Some(wanted) = self.wanted.get_mut(&(source, partition)) else { return };
+        let place = (source, partition);
+        let Some(wanted) = self.wanted.get_mut(&place) else { return };
         if wanted.state == State::Abandoned {
-            wanted.late.clear();
-            return self.requeue(source, partition);
+            return self.open(place);
         }
-        // Whoever stood before `to` is woken by this chunk, and asks again if it
-        // does not find it any more.
-        wanted.offsets = wanted.offsets.split_off(&to);
-        wanted.offsets.append(&mut wanted.late);
+        let turns = &mut self.turns;
+        wanted.tenants.retain(|tenant, asked| {
+            // Whoever stood in this chunk is woken by it, and asks again if it does not
+            // find it any more. Whoever stands before it keeps its turn.
+            let mut beyond = asked.offsets.split_off(&wanted.from).split_off(&to);
+            asked.offsets.append(&mut beyond);
+            asked.offsets.append(&mut asked.late);
+            if asked.offsets.is_empty() {
+                turns.leave(tenant, asked.order, place);
+            }
+            !asked.offsets.is_empty()
+        });
         wanted.sweep = Some(to);
-        self.requeue(source, partition);
+        self.open(place);
     }
 
     /// Notes that reading failed; it is tried again at `retry_at`, or when it is
@@ -150,28 +182,30 @@ impl History {
         retry_at: Option<Instant>,
     ) {
         self.under_way = self.under_way.saturating_sub(1);
-        let Some(wanted) = self.wanted.get_mut(&(source, partition)) else { return };
+        let place = (source, partition);
+        let Some(wanted) = self.wanted.get_mut(&place) else { return };
         wanted.sweep = None;
         match retry_at {
             // What was read is of no concern to those who ask now.
-            _ if wanted.state == State::Abandoned => {
-                wanted.late.clear();
-                self.requeue(source, partition);
-            }
+            _ if wanted.state == State::Abandoned => self.open(place),
             Some(until) => {
-                wanted.late.clear();
+                wanted.tenants.values_mut().for_each(|asked| asked.late.clear());
                 wanted.state = State::Resting { until };
             }
-            None => drop(self.wanted.remove(&(source, partition))),
+            None => {
+                self.nobody_wants(place);
+                self.wanted.remove(&place);
+            }
         }
     }
 
     pub(in crate::registry) fn handle_timeout(&mut self, now: Instant) {
-        for (place, wanted) in &mut self.wanted {
-            if matches!(wanted.state, State::Resting { until } if until <= now) {
-                wanted.state = State::Queued;
-                self.turns.push_back(*place);
-            }
+        let rested = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| matches!(wanted.state, State::Resting { until } if until <= now));
+        for place in rested.map(|(place, _)| *place).collect::<Vec<_>>() {
+            self.open(place);
         }
     }
 
@@ -185,36 +219,49 @@ impl History {
 
     /// Returns the next chunk to read, if a reader is free.
     pub(in crate::registry) fn poll(&mut self) -> Option<Next> {
-        while self.under_way < self.readers_max {
-            let (source, partition) = self.turns.pop_front()?;
-            let Some(wanted) = self.wanted.get_mut(&(source, partition)) else { continue };
-            let lowest = wanted.offsets.first().copied();
-            let goes_on = wanted.sweep.filter(|sweep| wanted.offsets.contains(sweep));
-            let goes_on = goes_on.filter(|_| wanted.strides < STRIDES_MAX);
-            wanted.strides = if goes_on.is_some() { wanted.strides + 1 } else { 0 };
-            let Some(from) = goes_on.or(lowest) else {
-                wanted.state = State::Idle;
-                continue;
-            };
-            wanted.state = State::Reading;
-            self.under_way += 1;
-            return Some(Next { source, partition, from });
+        if self.under_way >= self.readers_max {
+            return None;
         }
-        None
+        let (tenant, place) = self.turns.next()?;
+        let wanted = self.wanted.get_mut(&place).expect("what is in turn is wanted");
+        for (tenant, asked) in &wanted.tenants {
+            self.turns.close(tenant, asked.order, place);
+        }
+        let asked = wanted.tenants.get_mut(&tenant).expect("a tenant in turn wants something");
+        asked.order = self.turns.serve(&tenant);
+        let lowest = asked.offsets.first().copied();
+        let goes_on = wanted.sweep.filter(|sweep| asked.offsets.contains(sweep));
+        let goes_on = goes_on.filter(|_| wanted.strides < STRIDES_MAX);
+        wanted.strides = if goes_on.is_some() { wanted.strides + 1 } else { 0 };
+        wanted.state = State::Reading;
+        self.under_way += 1;
+        let from = goes_on.or(lowest).expect("a tenant that wants nothing is not there");
+        wanted.from = from;
+        let (source, partition) = place;
+        Some(Next { source, partition, from })
     }
 
     /// Returns how far the readings are, with what is wanted of at most `max`
     /// partitions.
     pub(in crate::registry) fn sweeps(&self, max: usize) -> Sweeps {
-        let wanted = self.wanted.iter().filter(|(_, wanted)| wanted.state != State::Idle);
-        let sweep = |((source, partition), wanted): (&(SourceId, PartitionId), &Wanted)| Sweep {
+        let is_busy = |wanted: &Wanted| match wanted.state {
+            State::Open => !wanted.tenants.is_empty(),
+            State::Reading | State::Abandoned | State::Resting { .. } => true,
+        };
+        let wanted = self.wanted.iter().filter(|(_, wanted)| is_busy(wanted));
+        let sweep = |((source, partition), wanted): (&Place, &Wanted)| Sweep {
             source: *source,
             partition: *partition,
-            cursors: wanted.offsets.len(),
-            lowest: wanted.offsets.first().copied(),
+            tenants: wanted.tenants.len(),
+            cursors: wanted.cursors(),
+            lowest: wanted
+                .tenants
+                .values()
+                .filter_map(|asked| asked.offsets.first().copied())
+                .min(),
             stands_at: wanted.sweep,
             state: match wanted.state {
-                State::Idle | State::Queued => SweepState::Waiting,
+                State::Open => SweepState::Waiting,
                 State::Reading | State::Abandoned => SweepState::Reading,
                 State::Resting { .. } => SweepState::Resting,
             },
@@ -222,7 +269,7 @@ impl History {
         Sweeps {
             under_way: self.under_way,
             partitions: wanted.clone().count(),
-            cursors: wanted.clone().map(|(_, wanted)| wanted.offsets.len()).sum(),
+            cursors: wanted.clone().map(|(_, wanted)| wanted.cursors()).sum(),
             wanted: wanted.take(max).map(sweep).collect(),
         }
     }
@@ -230,46 +277,64 @@ impl History {
     /// Drops all that is wanted of a source.
     pub(in crate::registry) fn forget(&mut self, source: SourceId) {
         let first = (source, PartitionId::from_index(0));
-        let mut gone = Vec::new();
-        for (place, wanted) in self.wanted.range_mut(first..) {
-            if place.0 != source {
-                break;
-            }
-            wanted.offsets.clear();
-            wanted.late.clear();
+        let places = self.wanted.range(first..).map(|(place, _)| *place);
+        let places: Vec<Place> = places.take_while(|(of, _)| *of == source).collect();
+        for place in places {
+            self.nobody_wants(place);
+            let wanted = self.wanted.get_mut(&place).expect("just listed");
             match wanted.state {
                 State::Reading | State::Abandoned => wanted.state = State::Abandoned,
-                _ => gone.push(*place),
+                State::Open | State::Resting { .. } => drop(self.wanted.remove(&place)),
             }
         }
-        for place in gone {
-            self.wanted.remove(&place);
-        }
-        self.turns.retain(|place| self.wanted.contains_key(place));
     }
 
-    fn requeue(&mut self, source: SourceId, partition: PartitionId) {
-        let place = (source, partition);
+    /// Lets a partition be read again for all who want it.
+    fn open(&mut self, place: Place) {
         let wanted = self.wanted.get_mut(&place).expect("the caller found it");
-        if wanted.offsets.is_empty() {
-            if wanted.state == State::Abandoned {
-                self.wanted.remove(&place);
-            } else {
-                wanted.state = State::Idle;
-            }
+        let before = std::mem::replace(&mut wanted.state, State::Open);
+        if wanted.tenants.is_empty() && before == State::Abandoned {
+            self.wanted.remove(&place);
             return;
         }
-        wanted.state = State::Queued;
-        self.turns.push_back(place);
+        for (tenant, asked) in &mut wanted.tenants {
+            asked.late.clear();
+            self.turns.open(tenant, asked.order, place);
+        }
+    }
+
+    /// Forgets what anybody wants of a partition.
+    fn nobody_wants(&mut self, place: Place) {
+        let wanted = self.wanted.get_mut(&place).expect("the caller found it");
+        for (tenant, asked) in std::mem::take(&mut wanted.tenants) {
+            self.turns.leave(&tenant, asked.order, place);
+        }
+    }
+}
+
+impl Wanted {
+    fn new() -> Self {
+        let (tenants, from, state) = (BTreeMap::new(), Offset::ZERO, State::Open);
+        Self { tenants, sweep: None, strides: 0, from, state }
+    }
+
+    fn cursors(&self) -> usize {
+        self.tenants.values().map(|asked| asked.offsets.len()).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     fn offset(raw: i64) -> Offset {
         Offset::from_kafka(raw).expect("not negative")
+    }
+
+    fn acme() -> TenantId {
+        TenantId::new("acme")
     }
 
     #[test]
@@ -277,11 +342,11 @@ mod tests {
         let (source, p) = (SourceId::new(1), PartitionId::from_index(0));
         let mut history = History::new(1);
         for at in [50, 10, 90] {
-            history.demand(source, p, offset(at));
+            history.demand(source, p, &acme(), offset(at));
         }
         assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
         assert_eq!(history.poll(), None, "one reader");
-        history.demand(source, p, offset(60));
+        history.demand(source, p, &acme(), offset(60));
         history.handle_read(source, p, offset(60));
         assert_eq!(history.poll().map(|next| next.from), Some(offset(60)), "goes on");
         history.handle_read(source, p, offset(80));
@@ -294,10 +359,10 @@ mod tests {
     fn whoever_asks_during_a_reading_is_not_forgotten() {
         let (source, p) = (SourceId::new(1), PartitionId::from_index(0));
         let mut history = History::new(1);
-        history.demand(source, p, offset(10));
+        history.demand(source, p, &acme(), offset(10));
         assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
         // The chunk is in memory and out again before its answer is here.
-        history.demand(source, p, offset(10));
+        history.demand(source, p, &acme(), offset(10));
         history.handle_read(source, p, offset(20));
         assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
         history.handle_read(source, p, offset(20));
@@ -309,10 +374,10 @@ mod tests {
         let (source, p) = (SourceId::new(1), PartitionId::from_index(0));
         for failed in [false, true] {
             let mut history = History::new(1);
-            history.demand(source, p, offset(10));
+            history.demand(source, p, &acme(), offset(10));
             assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
             history.forget(source);
-            history.demand(source, p, offset(3));
+            history.demand(source, p, &acme(), offset(3));
             assert_eq!(history.poll(), None, "one reader");
             match failed {
                 false => history.handle_read(source, p, offset(20)),
@@ -328,8 +393,8 @@ mod tests {
         let (a, b) = (SourceId::new(1), SourceId::new(2));
         let p = PartitionId::from_index(0);
         for at in [0, 100] {
-            history.demand(a, p, offset(at));
-            history.demand(b, p, offset(at));
+            history.demand(a, p, &acme(), offset(at));
+            history.demand(b, p, &acme(), offset(at));
         }
         let mut order = Vec::new();
         while let Some(next) = history.poll() {
@@ -337,5 +402,113 @@ mod tests {
             history.handle_read(next.source, p, offset(next.from.as_kafka() + 1));
         }
         assert_eq!(order, [a, b, a, b]);
+    }
+
+    /// Reads chunks of ten offsets until nobody waits or so many were read. The newest
+    /// stay in memory; whoever has read what is there asks for what comes next, until
+    /// its end. Returns after how many chunks each was done.
+    fn run(history: &mut History, mut all: Vec<Reader>, chunks_max: usize) -> Vec<Option<usize>> {
+        let mut done = vec![None; all.len()];
+        for reader in &all {
+            history.demand(reader.place.0, reader.place.1, &reader.tenant, offset(reader.at));
+        }
+        let mut memory: VecDeque<(Place, i64)> = VecDeque::new();
+        for chunk in 1..=chunks_max {
+            let Some(next) = history.poll() else { break };
+            let (place, from) = ((next.source, next.partition), next.from.as_kafka());
+            memory.push_back((place, from));
+            if memory.len() > MEMORY_CHUNKS {
+                memory.pop_front();
+            }
+            history.handle_read(next.source, next.partition, offset(from + 10));
+            for (reader, done) in all.iter_mut().zip(&mut done) {
+                while done.is_none() && memory.contains(&(reader.place, reader.at)) {
+                    reader.at += 10;
+                    if reader.at >= reader.end {
+                        *done = Some(chunk);
+                    }
+                }
+                // Whoever waits is woken by each chunk, and asks again.
+                if done.is_none() && reader.place == place {
+                    history.demand(place.0, place.1, &reader.tenant, offset(reader.at));
+                }
+            }
+        }
+        done
+    }
+
+    const MEMORY_CHUNKS: usize = 64;
+
+    struct Reader {
+        place: Place,
+        tenant: TenantId,
+        at: i64,
+        end: i64,
+    }
+
+    /// A reader of so many chunks.
+    fn reader(tenant: &str, source: u32, partition: usize, at: i64, chunks: i64) -> Reader {
+        Reader {
+            place: (SourceId::new(source), PartitionId::from_index(partition)),
+            tenant: TenantId::new(tenant),
+            at,
+            end: at + chunks * 10,
+        }
+    }
+
+    #[test]
+    fn a_tenant_far_behind_in_the_same_partition_keeps_nobody_waiting() {
+        for readers in [1, 2] {
+            let mut history = History::new(readers);
+            let far = reader("big", 1, 0, 0, 1_000);
+            let near = reader("small", 1, 0, 100_000, 5);
+            let done = run(&mut history, vec![far, near], 2_000);
+            assert_eq!(done, [Some(1_005), Some(10)], "every second chunk is for the other");
+            assert!(history.turns.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_tenant_with_many_partitions_has_no_more_turns_than_another() {
+        let mut history = History::new(1);
+        let mut all: Vec<_> = (0..24).map(|p| reader("big", 1, p, 0, 100)).collect();
+        all.extend((0..24).map(|p| reader("large", 2, p, 0, 100)));
+        all.push(reader("small", 3, 0, 0, 10));
+        let done = run(&mut history, all, 10_000);
+        assert_eq!(done[48], Some(30), "every third chunk");
+        assert!(done.iter().all(Option::is_some) && history.turns.is_empty());
+    }
+
+    #[test]
+    fn many_cursors_of_many_tenants_cost_about_one_pass() {
+        let mut history = History::new(2);
+        let mut rng = fastrand::Rng::with_seed(1);
+        let tenants: Vec<String> = (0..10).map(|tenant| format!("t{tenant}")).collect();
+        let all: Vec<Reader> = (0..1_000)
+            .map(|index: usize| {
+                let at = rng.i64(0..500) * 10;
+                reader(&tenants[index % 10], 1, 0, at, 500 - at / 10)
+            })
+            .collect();
+        let done = run(&mut history, all, 5_000);
+        let last = done.iter().copied().max().flatten().expect("all are done");
+        assert!(done.iter().all(Option::is_some), "somebody waits for ever");
+        assert!(last <= 600, "{last} chunks for a log of 500");
+    }
+
+    #[test]
+    fn who_wants_what_is_being_read_for_another_keeps_its_turn() {
+        let mut history = History::new(2);
+        let (source, [p, q]) = (SourceId::new(1), [0, 1].map(PartitionId::from_index));
+        let [big, small] = ["big", "small"].map(TenantId::new);
+        history.demand(source, p, &big, offset(0));
+        history.demand(source, q, &big, offset(0));
+        assert_eq!(history.poll().map(|next| (next.partition, next.from)), Some((p, offset(0))));
+        history.demand(source, p, &small, offset(700));
+        // The second reader need not stand idle meanwhile.
+        assert_eq!(history.poll().map(|next| (next.partition, next.from)), Some((q, offset(0))));
+        history.demand(source, p, &big, offset(10));
+        history.handle_read(source, p, offset(10));
+        assert_eq!(history.poll().map(|next| next.from), Some(offset(700)));
     }
 }

@@ -106,10 +106,10 @@ impl Intake {
         match command {
             Command::Follow { shard, source } => self.follow(shard, source),
             Command::Unfollow { shard, source } => self.unfollow(shard, source, now),
-            Command::Demand { source, partition, offset } => {
+            Command::Demand { source, partition, tenant, offset } => {
                 let reading = self.sources.get(&source).is_some_and(|s| s.phase == Phase::Reading);
                 if reading {
-                    self.history.demand(source, partition, offset);
+                    self.history.demand(source, partition, &tenant, offset);
                 }
             }
             Command::Resolve { shard, ticket, source, lookup, claim } => {

@@ -10,6 +10,7 @@ use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
+use crate::types::ids::TenantId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
@@ -21,8 +22,9 @@ pub enum Command {
     Follow { shard: ShardId, source: SourceId },
     /// This shard needs the source no longer.
     Unfollow { shard: ShardId, source: SourceId },
-    /// A cursor waits for records of this offset on, which memory has not.
-    Demand { source: SourceId, partition: PartitionId, offset: Offset },
+    /// A cursor of this tenant's waits for records of this offset on, which memory has
+    /// not.
+    Demand { source: SourceId, partition: PartitionId, tenant: TenantId, offset: Offset },
     /// Find out where a subscription starts; answered by [`Event::Resolved`]. A
     /// claim that goes beyond what is known is held against a new description of
     /// the topic first: another replica may have heard of changes earlier.

@@ -15,3 +15,4 @@ mod placing;
 mod questions;
 mod source;
 mod stalls;
+mod turns;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -17,6 +19,7 @@ use crate::server::network::Trusted;
 use crate::server::proxy_protocol;
 use crate::server::proxy_protocol::Origin;
 use crate::server::proxy_protocol::ProxyProtocol;
+use crate::server::refusal::Refusal;
 use crate::server::settings::ServerSettings;
 use crate::server::stream::ClientStream;
 use crate::server::tls::keeper::Keeper;
@@ -32,6 +35,10 @@ struct Rules {
     tls: Option<Keeper>,
     /// Time for all of it.
     timeout: Duration,
+    /// Places for those who are on their way in, at all workers together.
+    handshakes: Arc<Semaphore>,
+    /// Places for those who are told that there is none.
+    farewells: Arc<Semaphore>,
 }
 
 /// A client with whom HTTP can be spoken.
@@ -39,6 +46,8 @@ pub(in crate::server) struct Arrived {
     pub(in crate::server) stream: ClientStream,
     /// From where; `None` when it is gone already.
     pub(in crate::server) peer: Option<SocketAddr>,
+    /// Its place among those who are on their way in, until it has its answer.
+    pub(in crate::server) handshake: OwnedSemaphorePermit,
 }
 
 /// Why there is no stream to speak HTTP on.
@@ -59,6 +68,9 @@ pub(in crate::server) enum Unfit {
     /// connect. Not counted, for nobody was refused.
     #[error("it left without a word")]
     Gone,
+    /// As many as may be are on their way in.
+    #[error("too many are on their way in")]
+    HandshakesFull,
     /// The time for all this was up.
     #[error("nothing complete came in time")]
     Late,
@@ -71,7 +83,9 @@ impl Arrivals {
         tls: Option<Keeper>,
     ) -> Self {
         let (proxy_protocol, timeout) = (settings.proxies.protocol, settings.head_timeout);
-        Self(Arc::new(Rules { proxy_protocol, trusted, tls, timeout }))
+        let places = || Arc::new(Semaphore::new(settings.handshakes_max as usize));
+        let (handshakes, farewells) = (places(), places());
+        Self(Arc::new(Rules { proxy_protocol, trusted, tls, timeout, handshakes, farewells }))
     }
 
     /// Takes a socket; `None` for one that was refused, which is counted.
@@ -79,12 +93,16 @@ impl Arrivals {
         // A socket that can't be set is gone, and the next call finds that out.
         let _ = socket.set_nodelay(true);
         let peer = socket.peer_addr().ok();
+        let Ok(handshake) = Arc::clone(&self.0.handshakes).try_acquire_owned() else {
+            self.0.turn_away(socket, peer).await;
+            return None;
+        };
         if self.0.tls.is_none() && self.0.proxy_protocol == ProxyProtocol::Off {
-            return Some(Arrived { stream: ClientStream::Plain(socket), peer });
+            return Some(Arrived { stream: ClientStream::Plain(socket), peer, handshake });
         }
         let within = timeout(self.0.timeout, self.0.greet(socket, peer)).await;
         match within.unwrap_or(Err(Unfit::Late)) {
-            Ok(arrived) => Some(arrived),
+            Ok((stream, peer)) => Some(Arrived { stream, peer, handshake }),
             Err(unfit) => {
                 if let Some(reason) = unfit.reason() {
                     ArrivalRefused { reason, peer, error: &unfit }.emit();
@@ -101,7 +119,7 @@ impl Rules {
         &self,
         mut socket: TcpStream,
         mut peer: Option<SocketAddr>,
-    ) -> Result<Arrived, Unfit> {
+    ) -> Result<(ClientStream, Option<SocketAddr>), Unfit> {
         let first = first_byte(&socket).await.ok_or(Unfit::Gone)?;
         if self.proxy_protocol == ProxyProtocol::V2 {
             if peer.is_some_and(|peer| self.trusted.contains(peer.ip())) {
@@ -118,7 +136,23 @@ impl Rules {
             Some(keeper) => secure(socket, keeper).await?,
             None => ClientStream::Plain(socket),
         };
-        Ok(Arrived { stream, peer })
+        Ok((stream, peer))
+    }
+
+    /// Refuses a socket for which there is no place, where that can be said before
+    /// anything is spent on it. Those who are told so are bounded too: beyond that
+    /// sockets are closed.
+    async fn turn_away(&self, mut socket: TcpStream, peer: Option<SocketAddr>) {
+        let (reason, error) = (Refusal::HandshakesFull.row().1, &Unfit::HandshakesFull);
+        ArrivalRefused { reason, peer, error }.emit();
+        if self.tls.is_some() {
+            return;
+        }
+        let Ok(_place) = self.farewells.try_acquire() else { return };
+        // A new socket takes so little at once.
+        if socket.write_all(Refusal::HandshakesFull.unasked().as_bytes()).await.is_ok() {
+            link::linger(&socket).await;
+        }
     }
 }
 
@@ -146,7 +180,8 @@ impl Unfit {
             Self::ProxyHeaderMissing(_) => 2,
             Self::ProxyHeaderUntrusted => 3,
             Self::Late => 4,
-            Self::Gone => return None,
+            // Counted where it is refused.
+            Self::HandshakesFull | Self::Gone => return None,
         };
         Some(Self::REASONS[index])
     }

@@ -62,6 +62,11 @@ settings! {
         pub token_in_query: bool = default("false"),
         /// Connections that the process holds; one more is refused with 503.
         pub connections_max: u32 = default("100000").within("1", "10000000"),
+        /// Connections that may be on their way in at once: accepted, and not yet a
+        /// WebSocket or refused. One more is answered with 503 and a time to come back
+        /// before anything is spent on it; where TLS is spoken it is closed. So a storm
+        /// of clients costs no more memory than these.
+        pub handshakes_max: u32 = default("10000").within("1", "1000000"),
         /// Time for a proxy's header and the handshake of TLS, and again for the
         /// head of a request, to arrive.
         pub handshake_timeout: Duration = default("5s").within("100ms", "1m"),

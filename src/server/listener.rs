@@ -175,6 +175,7 @@ impl Listener {
         };
         let server = Server::build()
             .workers(usize::from(workers))
+            .max_concurrent_connections(arriving_max(settings))
             .disable_signals()
             .listen("clients", socket.try_clone()?, factory)?
             .run();
@@ -285,13 +286,24 @@ fn service(
                 let (http, arrivals) = (Rc::clone(&http), arrivals.clone());
                 async move {
                     match arrivals.admit(socket).await {
-                        Some(Arrived { stream, peer }) => http.call((stream, peer)).await,
+                        Some(Arrived { stream, peer, handshake }) => {
+                            let served = http.call((stream, peer)).await;
+                            drop(handshake);
+                            served
+                        }
                         None => Ok(()),
                     }
                 }
             }))
         }
     })
+}
+
+/// Returns beyond how many connections on their way in a worker leaves the others to
+/// the system: never before those that may be have their places, and as many more
+/// are told that there is none.
+fn arriving_max(settings: &ServerSettings) -> usize {
+    settings.handshakes_max as usize * 2 + ARRIVING_SPARE
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -306,6 +318,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
 /// Connections that the system holds back while the workers are busy.
 const BACKLOG: i32 = 4_096;
+/// Connections that a worker accepts beyond those, to close them.
+const ARRIVING_SPARE: usize = 1_000;
 /// How long a refused client has to hang up.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PAUSE_GRACE: Duration = Duration::from_millis(100);

@@ -1,11 +1,15 @@
 //! Why a handshake is refused: status, code, sentence, and whether to come
 //! again. The one table of refusals before the upgrade.
 
-use std::time::Duration;
+use std::ops::Range;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::protocol::error_code::ErrorCode;
 
 /// Why a request did not become a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +18,10 @@ pub(in crate::server) enum Refusal {
     Full,
     /// Every place of the client's address is taken.
     AddressFull,
+    /// Every place of the client's tenant is taken.
+    TenantFull,
+    /// As many as may be are on their way in.
+    HandshakesFull,
     /// This replica is going away.
     Draining,
     NotFound,
@@ -40,6 +48,8 @@ impl Refusal {
         let all = [
             Self::Full,
             Self::AddressFull,
+            Self::TenantFull,
+            Self::HandshakesFull,
             Self::Draining,
             Self::NotFound,
             Self::MethodNotAllowed,
@@ -60,6 +70,10 @@ impl Refusal {
         match self {
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::AddressFull => (StatusCode::TOO_MANY_REQUESTS, "address_full"),
+            Self::TenantFull => {
+                (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TenantConnectionsFull.name())
+            }
+            Self::HandshakesFull => (StatusCode::SERVICE_UNAVAILABLE, "handshakes_full"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -76,13 +90,13 @@ impl Refusal {
 
     /// Returns the answer to the client.
     pub(in crate::server) fn response(&self) -> HttpResponse {
-        let (status, code) = self.row();
-        let mut response = HttpResponse::build(status);
+        let mut response = HttpResponse::build(self.row().0);
         response.force_close();
+        let wait = self.retry_after_millis();
+        if let Some(millis) = wait {
+            response.insert_header((header::RETRY_AFTER, millis.div_ceil(1_000)));
+        }
         match self {
-            Self::Full | Self::AddressFull | Self::Draining => {
-                response.insert_header((header::RETRY_AFTER, self.retry_after().as_secs()));
-            }
             Self::MethodNotAllowed => {
                 response.insert_header((header::ALLOW, "GET"));
             }
@@ -95,13 +109,38 @@ impl Refusal {
             }
             _ => {}
         }
-        response.json(serde_json::json!({ "code": code, "message": self.message() }))
+        response.json(self.body(wait))
+    }
+
+    /// Returns the answer as it is written where no request was read.
+    pub(in crate::server) fn unasked(&self) -> String {
+        let (status, wait) = (self.row().0, self.retry_after_millis());
+        let retry_after = wait.map(|millis| format!("Retry-After: {}\r\n", millis.div_ceil(1_000)));
+        let (retry_after, body) = (retry_after.unwrap_or_default(), self.body(wait).to_string());
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\n{retry_after}\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    fn body(&self, retry_after_millis: Option<u64>) -> Value {
+        let mut body = json!({ "code": self.row().1, "message": self.message() });
+        if let Some(millis) = retry_after_millis {
+            body["retry_after_ms"] = millis.into();
+        }
+        body
     }
 
     fn message(&self) -> &str {
         match self {
             Self::Full => "the server has no room for another connection; try again later",
             Self::AddressFull => "there are too many connections from this address; close some",
+            Self::TenantFull => {
+                "this tenant has as many connections as it may at this server; close some, or try \
+                 again later"
+            }
+            Self::HandshakesFull => "too many clients are connecting at once; try again later",
             Self::Draining => "this server is going away; connect again and reach another",
             Self::NotFound => "there is nothing here; WebSockets are at /v1/ws",
             Self::MethodNotAllowed => "only GET is answered here",
@@ -123,14 +162,43 @@ impl Refusal {
         }
     }
 
-    /// Returns when to come again; spread, so that those who were refused
-    /// together do not come back together.
-    fn retry_after(&self) -> Duration {
+    /// Returns when to come again, where that helps; spread, so that those who were
+    /// refused together do not come back together.
+    fn retry_after_millis(&self) -> Option<u64> {
         match self {
-            Self::Draining => Duration::from_secs(1),
-            _ => Duration::from_secs(fastrand::u64(RETRY_AFTER_SECONDS)),
+            Self::Full | Self::AddressFull | Self::TenantFull | Self::HandshakesFull => {
+                Some(fastrand::u64(FULL_MILLIS))
+            }
+            Self::Draining => Some(fastrand::u64(DRAINING_MILLIS)),
+            _ => None,
         }
     }
 }
 
-const RETRY_AFTER_SECONDS: std::ops::RangeInclusive<u64> = 2..=10;
+/// Until others have left.
+const FULL_MILLIS: Range<u64> = 2_000..10_000;
+/// Until a balancer has heard that another replica must be asked.
+const DRAINING_MILLIS: Range<u64> = 500..2_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_without_a_request_says_its_own_length_and_when_to_come_back() {
+        let mut waits = Vec::new();
+        for _ in 0..100 {
+            let answer = Refusal::HandshakesFull.unasked();
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+            assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
+            assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{head}");
+            let body: Value = serde_json::from_str(body).expect("JSON");
+            assert_eq!(body["code"], "handshakes_full");
+            let wait = body["retry_after_ms"].as_u64().expect("a wait");
+            assert!(head.contains(&format!("\r\nRetry-After: {}\r\n", wait.div_ceil(1_000))));
+            waits.push(wait);
+        }
+        waits.sort_unstable();
+        assert!(waits[0] < 3_000 && waits[99] > 9_000, "they are spread: {waits:?}");
+    }
+}

@@ -182,6 +182,7 @@ impl From<NoRoom> for Refusal {
     fn from(reason: NoRoom) -> Self {
         match reason {
             NoRoom::Full => Self::Full,
+            NoRoom::TenantFull => Self::TenantFull,
             NoRoom::Draining => Self::Draining,
         }
     }

@@ -31,6 +31,8 @@ pub struct ServerSettings {
     pub proxies: Proxies,
     /// Connections that one client address may hold; 0 for any number.
     pub connections_per_address_max: u32,
+    /// Connections that may be on their way in at once.
+    pub handshakes_max: u32,
 }
 
 /// Who says where clients are, and how.
@@ -126,6 +128,7 @@ impl ServerSettings {
                 header: config.forwarded_header,
             },
             connections_per_address_max: config.connections_per_address_max,
+            handshakes_max: config.handshakes_max,
         }
     }
 

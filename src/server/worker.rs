@@ -15,6 +15,7 @@ use hashbrown::HashMap;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use crate::delivery::admission::Unopened;
 use crate::delivery::connection::Opening;
 use crate::delivery::shard::Output;
 use crate::delivery::shard::Shard;
@@ -80,6 +81,8 @@ enum Mode {
 #[derive(Debug)]
 pub(in crate::server) enum NoRoom {
     Full,
+    /// The client's tenant has all the places that it may.
+    TenantFull,
     Draining,
 }
 
@@ -126,7 +129,11 @@ impl Worker {
     /// Takes a place for a connection whose handshake is about to be answered.
     pub(in crate::server) fn open(&self, opening: Opening) -> Result<ConnectionKey, NoRoom> {
         self.room()?;
-        self.shard.borrow_mut().handle_open(opening, now()).ok_or(NoRoom::Full)
+        let opened = self.shard.borrow_mut().handle_open(opening, now());
+        opened.map_err(|reason| match reason {
+            Unopened::Full => NoRoom::Full,
+            Unopened::TenantFull => NoRoom::TenantFull,
+        })
     }
 
     /// Gives the connection its socket, and what was read of it already; returns

@@ -27,6 +27,8 @@ END = "<!-- end of values -->\n"
 OWN = {"server.listen", "server.drain_delay", "server.drain_window", "admin.listen"}
 # Secrets, which stand in Secrets and not in values.
 SECRET = {"kafka.password", "kafka.key_password", "auth.issuers.secret"}
+# Sections that stand in a file as often as is needed.
+LISTS = {"auth.issuers", "channels", "tenants.exceptions"}
 # What a text may be, where it may not be anything; the page says it in words.
 CHOICES = {
     "server.proxy_protocol": ["off", "v2"],
@@ -147,7 +149,7 @@ def config_schema(page):
             bounds = re.search(r"from `(\w+)` to `(\w+)`", last)
             field = key.rsplit(".", 1)[1]
             value = value_schema(key, sample, bounds.groups() if bounds else None)
-            if last.startswith("Must be set") and name in ("auth.issuers", "channels"):
+            if last.startswith("Must be set") and name in LISTS:
                 required.append(field)
             else:
                 value = or_null(value)
@@ -155,6 +157,8 @@ def config_schema(page):
         if required:
             schema["required"] = required
         sections[name] = schema
+    exception = sections.pop("tenants.exceptions")
+    sections["tenants"]["properties"]["exceptions"] = {"type": "array", "items": exception}
     issuer = sections.pop("auth.issuers")
     # A JWK of HS256 is a secret.
     issuer["if"] = {"properties": {"algorithm": {"const": "HS256"}}, "required": ["algorithm"]}

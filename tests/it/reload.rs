@@ -152,6 +152,33 @@ fn limits_that_change_close_nobody() {
 }
 
 #[test]
+fn quotas_that_change_close_nobody() {
+    let mut rig = Rig::start("quotas", BY_SIGNAL);
+    // With the follower, which is of the same tenant.
+    let held = [(); 2].map(|()| rig.client(&token("acme")));
+    let quota = |max: u32| format!("[tenants]\nconnections_max = {max}\n");
+    rig.reload("applied", |config| config + &quota(2));
+    assert_eq!(rig.refused(&token("acme")), "tenant_connections_full");
+    drop(rig.client(&token("blub")));
+    // Who is above keeps what it has; when both have left there is one place.
+    let mut held = held;
+    for client in &mut held {
+        client.send(&json!({ "type": "ping" }));
+        client.expect("pong");
+    }
+    drop(held);
+    let _third = rig.client_when_there_is_room(&token("acme"));
+    assert_eq!(rig.refused(&token("acme")), "tenant_connections_full");
+    let more = "[[tenants.exceptions]]\ntenant = \"acme\"\nconnections_max = 3\n";
+    rig.reload("applied", |config| config + more);
+    let _fourth = rig.client(&token("acme"));
+    assert_eq!(rig.refused(&token("acme")), "tenant_connections_full");
+    rig.reload("applied", |config| config.replace(more, "").replace(&quota(2), ""));
+    drop(rig.client(&token("acme")));
+    rig.check_follower();
+}
+
+#[test]
 fn a_file_that_is_broken_changes_nothing_and_is_told_of() {
     let mut rig = Rig::start("broken", BY_SIGNAL);
     let mut client = rig.client(&token("acme"));
@@ -338,6 +365,21 @@ impl Rig {
         client.send(&json!({ "type": "authenticate", "token": token }));
         client.expect("welcome");
         client
+    }
+
+    /// Returns a client as soon as its tenant has a place for it.
+    fn client_when_there_is_room(&self, token: &str) -> RawClient {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut client = RawClient::connect(self.server.clients, &[]).expect("a WebSocket");
+            client.send(&json!({ "type": "authenticate", "token": token }));
+            match client.next() {
+                Incoming::Json(frame) if frame["type"] == "welcome" => return client,
+                Incoming::Json(frame) => assert_eq!(frame["code"], "tenant_connections_full"),
+                other => panic!("{other:?}"),
+            }
+            assert!(Instant::now() < deadline, "who left has left its place");
+        }
     }
 
     /// Returns the code by which this token is refused.

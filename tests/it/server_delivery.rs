@@ -1,5 +1,8 @@
 //! A whole server on the mock cluster: what clients get, and how it ends.
 
+use std::time::Duration;
+use std::time::Instant;
+
 use serde_json::Value;
 use serde_json::json;
 
@@ -42,6 +45,32 @@ fn a_key_filter_lets_only_its_key_through() {
     let records = frame["records"].as_array().expect("records");
     let seen: Vec<_> = records.iter().map(|r| (r["key"].clone(), r["value"].clone())).collect();
     assert_eq!(seen, [(json!("c-1"), json!(3))]);
+}
+
+#[test]
+fn who_reads_back_a_topic_that_is_new_to_the_replica_waits_for_no_clock() {
+    let topics = [0, 1, 2, 3, 4, 5, 6].map(|topic| format!("t{topic}"));
+    let cluster = Cluster::start(&topics.each_ref().map(|topic| (topic.as_str(), 1)));
+    for topic in &topics {
+        cluster.send(topic, "k", "1");
+    }
+    cluster.flush();
+    let channel = |topic: &String| {
+        format!("{{ name = \"{topic}\", topic = \"{topic}\", tenant = \"shared\" }}")
+    };
+    let channels = format!("[{}]", topics.each_ref().map(channel).join(", "));
+    let settings = [("CHANNELS", channels.as_str()), ("KAFKA_HISTORY_READERS", "1")];
+    let server = ServerRig::start(&cluster.kafka.config(), &settings);
+    let mut waits = topics.each_ref().map(|topic| {
+        let asked = json!({ "channel": topic, "from": "earliest" });
+        let (mut client, _) = server.subscriber("acme", asked);
+        let subscribed = Instant::now();
+        assert_eq!(client.values(1), [1]);
+        subscribed.elapsed()
+    });
+    waits.sort_unstable();
+    // A look once a second would make most of them wait for nearly as long.
+    assert!(waits[topics.len() / 2] < Duration::from_millis(300), "{waits:?}");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::net::TcpStream;
 use std::time::Duration;
+use std::time::Instant;
 
+use serde_json::Value;
 use serde_json::json;
 
 use crate::support::raw_client::Incoming;
@@ -12,6 +14,7 @@ use crate::support::raw_client::RawClient;
 use crate::support::raw_client::TEXT;
 use crate::support::raw_client::UPGRADE;
 use crate::support::raw_client::VERSION;
+use crate::support::raw_client::dial;
 use crate::support::raw_client::header;
 use crate::support::server_rig::Cluster;
 use crate::support::server_rig::ServerRig;
@@ -138,6 +141,44 @@ fn beyond_the_limit_of_connections_a_client_is_told_when_to_come_again() {
     let mut second = server.client("acme");
     second.send(&json!({ "type": "ping" }));
     second.expect("pong");
+}
+
+#[test]
+fn who_comes_while_too_many_are_on_their_way_in_is_told_when_to_come_back() {
+    let (_cluster, server) = start(&[
+        ("SERVER_HANDSHAKES_MAX", "2"),
+        ("SERVER_HANDSHAKE_TIMEOUT", "1m"),
+        ("SERVER_WORKERS", "1"),
+    ]);
+    // Two who have not said anything yet; a worker takes connections in order.
+    let [first, second] = [(); 2].map(|()| dial(server.addresses.clients));
+    for _ in 0..2 {
+        // Nothing of it is looked at.
+        let refused = server.try_connect(&["Authorization: Bearer x"]).err().expect("no place");
+        assert_eq!((refused.status, refused.code.as_str()), (503, "handshakes_full"));
+        assert!(refused.has_header("retry-after: "), "{}", refused.head);
+        let body: Value = serde_json::from_str(&refused.body).expect("JSON");
+        assert!(body["retry_after_ms"].as_u64().is_some_and(|wait| wait >= 2_000), "{body}");
+    }
+    let mut inside = RawClient::connect_on(first, &[]).expect("a WebSocket");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let another = loop {
+        match server.try_connect(&[]) {
+            Ok(client) => break client,
+            Err(refused) => assert_eq!(refused.code, "handshakes_full"),
+        }
+        assert!(Instant::now() < deadline, "who has a WebSocket is no longer on its way");
+    };
+    // One who leaves gives its place back as well.
+    drop(second);
+    inside.send(&json!({ "type": "authenticate", "token": token("acme") }));
+    inside.expect("welcome");
+    drop(another);
+    let metric = "brucke_handshake_refusals_total{reason=\"handshakes_full\"} ";
+    server.admin_until("/metrics", |_, page| {
+        let count = page.lines().find_map(|line| line.strip_prefix(metric)?.parse::<u64>().ok());
+        count.is_some_and(|count| count >= 2)
+    });
 }
 
 #[test]

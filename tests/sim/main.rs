@@ -9,6 +9,7 @@
 mod channels;
 mod client;
 mod excuses;
+mod fair;
 mod join;
 mod kafka;
 mod ledger;

@@ -295,7 +295,7 @@ impl World {
         let opening =
             Opening { encoding, principal: None, user_agent: None, address: None, trace: None };
         let mind = &mut self.replicas[replica].shards[shard];
-        let Some(key) = mind.handle_open(opening, self.now) else { return };
+        let Ok(key) = mind.handle_open(opening, self.now) else { return };
         let pace = match self.profile.slowness && rng.u8(0..4) == 0 {
             true => Pace::Slow(rng.usize(1..60)),
             false => Pace::Free,

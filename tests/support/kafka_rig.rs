@@ -26,6 +26,7 @@ use brucke::tenancy::rule::TenancyRule;
 use brucke::types::ids::Offset;
 use brucke::types::ids::ShardId;
 use brucke::types::ids::SourceId;
+use brucke::types::ids::TenantId;
 use brucke::types::ids::TopicName;
 use brucke::types::record::Owner;
 use crossbeam_channel::Receiver;
@@ -199,7 +200,8 @@ impl KafkaRig {
                 Read::AtEnd => self.sleep_until(deadline, "records"),
                 Read::Missing => {
                     let (partition, offset) = (partition.id(), at.offset);
-                    self.command(Command::Demand { source, partition, offset });
+                    let tenant = TenantId::new("acme");
+                    self.command(Command::Demand { source, partition, tenant, offset });
                     self.sleep_until(deadline, "history");
                 }
                 Read::Expired { to } => {

@@ -73,7 +73,7 @@
 {{/* The configuration file. */}}
 {{- define "brucke.toml" -}}
 {{- $settings := include "brucke.settings" . | fromYaml -}}
-{{- range $name, $section := omit $settings "auth" "channels" -}}
+{{- range $name, $section := omit $settings "auth" "channels" "tenants" -}}
 [{{ $name }}]
 {{- include "brucke.toml.keys" $section }}
 
@@ -89,5 +89,15 @@
 
 [[channels]]
 {{- include "brucke.toml.keys" . }}
+{{- end }}
+{{- with $settings.tenants }}
+
+[tenants]
+{{- include "brucke.toml.keys" (omit . "exceptions") }}
+{{- range .exceptions }}
+
+[[tenants.exceptions]]
+{{- include "brucke.toml.keys" . }}
+{{- end }}
 {{- end }}
 {{ end }}
