@@ -144,7 +144,8 @@ fn report(alone: &Waits, beside: &[Waits]) {
     row(&[name, ratio(0.5), ratio(0.99), ratio(1.0), String::new()]);
     println!(
         "\nEach tenant has a topic of its own with as many records; the server has nothing of either in memory. \
-         To be fair is that the small tenant's clients take at most twice what they take alone: half of \
-         the turns are its own. Every range of every client joined.\n"
+         Half of the \
+         turns are the small tenant's own, so that about twice what it takes alone is fair; handshakes come in \
+         the order of connections, for before its token nobody knows whose a client is. Every range of every client joined.\n"
     );
 }
