@@ -30,8 +30,6 @@ use crate::protocol::frame::GapReason;
 use crate::registry::message::Command;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
-use crate::types::limits::RECORDS_FRAME_BYTES;
-use crate::types::limits::RECORDS_FRAME_RECORDS_MAX;
 use crate::types::record::Record;
 use crate::types::sabotage::Defect;
 
@@ -67,7 +65,7 @@ impl Shard {
             let kept = kept.clone();
             return self.send_kept(slot, sub, partition, &kept);
         }
-        match place.log.read(reader.cursor, limit, RECORDS_FRAME_BYTES as u64) {
+        match place.log.read(reader.cursor, limit, self.settings.frame.bytes as u64) {
             Read::AtEnd => Step::AtEnd,
             Read::Batches(batches) if room > 0 => {
                 self.send_matching(slot, sub, partition, &batches, limit, room)
@@ -159,8 +157,8 @@ impl Shard {
         let subscription = self.subscription(slot, sub);
         let feed = self.feeds.at(subscription.feed);
         let credit = subscription.window.as_ref().map_or(u32::MAX, |window| window.room());
-        let records_max = RECORDS_FRAME_RECORDS_MAX.min(credit as usize);
-        let bytes_max = RECORDS_FRAME_BYTES.min(room);
+        let records_max = self.settings.frame.records.min(credit as usize);
+        let bytes_max = self.settings.frame.bytes.min(room);
         let State::Behind(behind) = &subscription.state else { return Step::Ended };
         let mut reader = behind.partitions[partition];
         let id = self.sources[feed.source].partitions[partition].log.id();

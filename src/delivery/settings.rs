@@ -4,6 +4,19 @@ use std::time::Duration;
 
 use crate::types::limits;
 
+/// When a frame of records is full. A record that is larger is a frame of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLimits {
+    pub bytes: usize,
+    pub records: usize,
+}
+
+impl Default for FrameLimits {
+    fn default() -> Self {
+        Self { bytes: limits::RECORDS_FRAME_BYTES, records: limits::RECORDS_FRAME_RECORDS_MAX }
+    }
+}
+
 /// Limits and intervals of every connection.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -12,6 +25,7 @@ pub struct Settings {
     /// Bytes of encoded frames that may be unsent before a connection's
     /// subscriptions are behind.
     pub unsent_bytes_max: usize,
+    pub frame: FrameLimits,
     /// How long a peer may read nothing at all of what waits for it.
     pub stuck_reader_timeout: Duration,
     /// Silence after which the server sends a ping.
@@ -41,6 +55,7 @@ impl Default for Settings {
         Self {
             authentication_timeout: Duration::from_secs(5),
             unsent_bytes_max: limits::UNSENT_BYTES_MAX,
+            frame: FrameLimits::default(),
             stuck_reader_timeout: Duration::from_secs(120),
             heartbeat_interval: limits::HEARTBEAT_INTERVAL,
             pong_timeout: Duration::from_secs(60),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::delivery::settings::FrameLimits;
 use crate::delivery::settings::Settings;
 use crate::server::forwarded::ForwardedHeader;
 use crate::server::network::Network;
@@ -117,6 +118,7 @@ impl ServerConfig {
     /// Returns what of it concerns each connection, for one of `workers` shards.
     pub fn delivery(&self, workers: usize) -> Settings {
         Settings {
+            frame: FrameLimits::default(),
             authentication_timeout: self.authentication_timeout,
             unsent_bytes_max: self.unsent_bytes_max.as_usize(),
             stuck_reader_timeout: self.stuck_reader_timeout,

@@ -38,11 +38,13 @@ pub enum Defect {
     LocateInSilence,
     /// A reader that brings nothing though there is more is waited for.
     TrustReaders,
+    /// A feed whose frame was full counts as told of what came after it.
+    TellPastFullFrame,
 }
 
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::SkipAtJoin,
         Self::RepeatAfterFullFrame,
         Self::ForgetTenantInHistory,
@@ -58,6 +60,7 @@ impl Defect {
         Self::KeepRemovedChannel,
         Self::LocateInSilence,
         Self::TrustReaders,
+        Self::TellPastFullFrame,
     ];
 
     /// Says whether this defect is planted in the calling thread.

@@ -14,6 +14,7 @@ use brucke_checker::verdict::Verdict;
 use crate::fault::Fault;
 use crate::fault::Outage;
 use crate::faults;
+use crate::replica::Metrics;
 use crate::stage::Stage;
 
 /// What a run is, by the environment.
@@ -39,6 +40,8 @@ struct Row {
     deliveries: u64,
     gaps: u64,
     cuts: u64,
+    /// Partitions that a replica began to read through another client.
+    stalls: u64,
     ended: Ended,
     faults: Vec<String>,
 }
@@ -183,9 +186,17 @@ fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng)
         deliveries: after.0.deliveries - before.0.deliveries,
         gaps: after.0.all_gaps() - before.0.all_gaps(),
         cuts: after.0.disconnects - before.0.disconnects,
+        stalls: stalls(&after.1).saturating_sub(stalls(&before.1)),
         ended: if acted.is_ok() { Ended::Done } else { Ended::StageFailed },
         faults,
     }
+}
+
+/// Returns what replicas count since they started.
+fn stalls(metrics: &Metrics) -> u64 {
+    metrics
+        .get("brucke_kafka_read_stops_total{reason=\"stalled\"}")
+        .map_or(0, |count| *count as u64)
 }
 
 impl Row {
@@ -216,6 +227,10 @@ fn report(order: &Order, rows: &[Row], verdict: &Verdict, elapsed: Duration) -> 
         "fault", "lasted", "first", "all", "records", "cuts", "gaps"
     );
     let mut lines: Vec<_> = rows.iter().map(Row::line).collect();
+    let stalls: u64 = rows.iter().map(|row| row.stalls).sum();
+    lines.push(format!(
+        "partitions read through another client, for one was deaf to them: {stalls}"
+    ));
     for kind in &kinds {
         let mut firsts: Vec<Duration> =
             rows.iter().filter(|r| r.name == *kind).filter_map(|r| r.first_record).collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brucke::delivery::connection::Opening;
+use brucke::delivery::settings::FrameLimits;
 use brucke::delivery::settings::Settings;
 use brucke::delivery::shard::Shard;
 use brucke::log::budget::Budget;
@@ -97,6 +98,7 @@ fn settings(rng: &mut fastrand::Rng) -> Settings {
     Settings {
         authentication_timeout: Duration::from_secs(5),
         unsent_bytes_max: rng.usize(1_000..20_000),
+        frame: FrameLimits { bytes: rng.usize(100..4_000), records: rng.usize(1..12) },
         stuck_reader_timeout: Duration::from_secs(8),
         heartbeat_interval: Duration::from_secs(3),
         pong_timeout: Duration::from_secs(6),
