@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::types::RDKafkaErrorCode;
@@ -69,6 +71,8 @@ pub(in crate::kafka) struct RenewedClient {
     client: Client,
     known: KnownTopics,
     trust: Trust,
+    /// When it was last asked who leads a topic.
+    asked: HashMap<TopicName, Instant>,
 }
 
 /// Whether a client is thought to hear what brokers say.
@@ -90,7 +94,8 @@ impl RenewedClient {
     ) -> Result<Self, KafkaError> {
         let client = connect(&config, status)?;
         let (status, known) = (Arc::clone(status), KnownTopics::default());
-        Ok(Self { config, status, client, known, trust: Trust::Whole })
+        let (trust, asked) = (Trust::Whole, HashMap::new());
+        Ok(Self { config, status, client, known, trust, asked })
     }
 
     /// Returns the client as it is.
@@ -104,9 +109,16 @@ impl RenewedClient {
         self.known = KnownTopics::default();
     }
 
-    /// Says whether the client has read this topic already.
-    pub(in crate::kafka) fn knows(&self, topic: &TopicName, id: TopicId) -> bool {
-        self.known.0.get(topic) == Some(&id)
+    /// Asks who leads the partitions of a topic, unless that was asked just now. What
+    /// can't be found out so, the client finds out by itself, later.
+    pub(in crate::kafka) fn find_leaders(&mut self, topic: &TopicName) {
+        let now = Instant::now();
+        let asked = self.asked.get(topic);
+        if asked.is_some_and(|asked| now.saturating_duration_since(*asked) < LEADERS_FRESH) {
+            return;
+        }
+        let _ = self.client.fetch_metadata(Some(topic.as_str()), LEADERS_MAX);
+        self.asked.insert(topic.clone(), now);
     }
 
     /// Returns the client with which to read this topic from now on.
@@ -123,6 +135,7 @@ impl RenewedClient {
             self.client = connect(&self.config, &self.status)?;
             self.known = KnownTopics::default();
             self.trust = Trust::Whole;
+            self.asked.clear();
         }
         self.known.note(topic, id);
         Ok(&self.client)
@@ -140,6 +153,10 @@ pub(in crate::kafka) fn serve(client: &Client) {
     }
 }
 
+/// How long to ask who leads a topic.
+const LEADERS_MAX: Duration = Duration::from_secs(1);
+/// For how long what was said then is believed.
+const LEADERS_FRESH: Duration = Duration::from_secs(1);
 /// Events that are served before the caller goes on with its own work.
 const EVENTS_PER_TURN: usize = 50;
 

@@ -215,16 +215,14 @@ impl HistoryReader {
     }
 
     fn begin_sweep(&mut self, place: Place, id: TopicId) -> Result<Sweep, ReadError> {
-        let is_known = self.client.knows(&place.topic, id);
         let client = self.client.of(&place.topic, id);
-        let client = client.map_err(|error| ReadError::Failed(error.to_string()))?;
+        client.map_err(|error| ReadError::Failed(error.to_string()))?;
+        // librdkafka by itself looks once a second for the leaders of topics that are
+        // new to it, and one that has changed while nothing was read may leave it deaf.
+        self.client.find_leaders(&place.topic);
+        let client = self.client.as_is();
         let queue = PartitionQueue::split(client, &place.topic, place.partition);
         let queue = queue.ok_or_else(|| ReadError::Failed("not a topic's name".to_owned()))?;
-        if !is_known {
-            // librdkafka by itself looks once a second for the leaders of topics that are
-            // new to it. What can't be found out now it does find out so.
-            let _ = client.fetch_metadata(Some(place.topic.as_str()), LEADERS_MAX);
-        }
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(
             place.topic.as_str(),
@@ -304,8 +302,6 @@ fn step(item: &Item<'_>, batch: &mut BatchBuilder, until: Offset, rules: &Rules)
 
 /// A reader that is asked for nothing for so long stops fetching ahead.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
-/// How long to ask for the leaders of a topic before its reading begins.
-const LEADERS_MAX: Duration = Duration::from_secs(1);
 /// How long one look at an empty queue waits.
 const WAIT: Duration = Duration::from_millis(100);
 /// Without a record or an end for so long, a chunk has failed.

@@ -182,6 +182,9 @@ impl Intake {
         });
         match (purpose, result) {
             (Purpose::Answer { lookup, to }, result) => {
+                if source.locating {
+                    return source.queued.entry(lookup).or_default().extend(to);
+                }
                 if let Ok(bounds) = &result {
                     self.apply_bounds(id, bounds);
                 }
@@ -210,6 +213,7 @@ impl Intake {
             (Purpose::Extend { .. }, Err(failure)) => self.refuse_doubted(id, &failure),
             (Purpose::Relocate { partitions }, Err(_)) => {
                 self.relocate_later(id, partitions, now);
+                self.end_locating(id);
                 self.relocate_next(id);
             }
         }
@@ -365,6 +369,7 @@ impl Intake {
             partitions: Vec::new(),
             partitions_live: 0,
             unlocated: BTreeSet::new(),
+            locating: false,
             relocating: BTreeSet::new(),
             relocating_next: BTreeSet::new(),
             diverged: BTreeMap::new(),

@@ -53,6 +53,7 @@ impl Intake {
         source.phase = Phase::Locating;
         source.topic_id = description.topic_id;
         source.unlocated.clear();
+        source.locating = false;
         source.relocating.clear();
         source.relocating_next.clear();
         source.diverged.clear();
@@ -210,7 +211,16 @@ impl Intake {
             self.directory.wake(id, partition);
             self.tasks.push_back(assignment(id, &source.topic, log));
         }
+        self.end_locating(id);
         self.relocate_next(id);
+    }
+
+    /// Lets those begin who waited for partitions to be located.
+    pub(in crate::registry) fn end_locating(&mut self, id: SourceId) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        if std::mem::take(&mut source.locating) {
+            self.ask_all_queued(id);
+        }
     }
 
     /// Looks up offsets for the readers that wait for it, unless others are being
@@ -222,6 +232,8 @@ impl Intake {
         let source = self.sources.get_mut(&id).expect("the caller found it");
         if !asked && source.shortened.is_none() && !source.relocating_next.is_empty() {
             let partitions = std::mem::take(&mut source.relocating_next);
+            source.locating =
+                partitions.iter().any(|partition| source.unlocated.contains(partition));
             self.list_offsets(id, Lookup::Bounds, Purpose::Relocate { partitions });
         }
     }

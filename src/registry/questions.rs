@@ -62,7 +62,7 @@ impl Intake {
                 && matches!(&request.purpose, Purpose::Answer { lookup: l, .. } if *l == lookup)
         });
         let Some(source) = self.sources.get_mut(&id) else { return };
-        if under_way || source.phase != Phase::Reading {
+        if under_way || source.phase != Phase::Reading || source.locating {
             return;
         }
         let Some(askers) = source.queued.remove(&lookup) else { return };

@@ -42,6 +42,10 @@ pub(in crate::registry) struct Source {
     /// Partitions that are not read yet: none leads them who could say where they
     /// end.
     pub(in crate::registry) unlocated: BTreeSet<PartitionId>,
+    /// Whether the ends of some of them are being looked up. Nobody begins
+    /// meanwhile: a position that is newer than what is looked up would seem to
+    /// stand above the end.
+    pub(in crate::registry) locating: bool,
     /// Partitions whose reader stopped and is being placed anew.
     pub(in crate::registry) relocating: BTreeSet<PartitionId>,
     /// Those of them whose offsets are yet to be looked up: what is under way may

@@ -158,6 +158,16 @@ impl Stage {
         sums
     }
 
+    /// Returns a replica that has clients: after others all may be at one.
+    pub fn crowded(&self, random: &mut fastrand::Rng) -> usize {
+        let has_clients = |replica: &usize| {
+            let metrics = self.replicas[*replica].metrics();
+            metrics.get("brucke_connections").is_some_and(|connections| *connections > 0.0)
+        };
+        let crowded: Vec<usize> = (0..self.replicas.len()).filter(has_clients).collect();
+        random.choice(crowded).unwrap_or(0)
+    }
+
     /// Tells some clients what to do: of a topic or of all, each one in so many.
     pub fn tell(&self, topic: Option<usize>, one_in: usize, order: Order) {
         let ours = |client: &&Client| topic.is_none_or(|topic| client.wanted.topic == topic);

@@ -9,7 +9,6 @@ use crate::fault::seconds;
 use crate::plan::PRICES;
 use crate::proxy::Mode;
 use crate::proxy::Whose;
-use crate::stage::REPLICAS;
 use crate::stage::Stage;
 
 pub const FAULTS: &[&Fault] = &[
@@ -21,7 +20,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::None,
         within: seconds(10),
         act: |stage, random| {
-            let replica = random.usize(..REPLICAS);
+            let replica = stage.crowded(random);
             for _ in 0..3 {
                 stage.replicas[replica].front.set(Mode::Reset, Whose::OneIn(2));
                 stage.sleep(1.0);
@@ -124,7 +123,7 @@ pub const FAULTS: &[&Fault] = &[
 ];
 
 fn hold(stage: &mut Stage, random: &mut fastrand::Rng, mode: Mode, seconds: f64) {
-    let replica = random.usize(..REPLICAS);
+    let replica = stage.crowded(random);
     stage.replicas[replica].front.set(mode, Whose::OneIn(3));
     stage.sleep(seconds);
     stage.replicas[replica].front.heal();

@@ -7,7 +7,6 @@ use crate::fault::Metric;
 use crate::fault::Outage;
 use crate::fault::Sees;
 use crate::fault::seconds;
-use crate::stage::REPLICAS;
 use crate::stage::Stage;
 
 pub const FAULTS: &[&Fault] = &[
@@ -19,7 +18,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         act: |stage, random| {
-            let replica = crowded(stage, random);
+            let replica = stage.crowded(random);
             stage.replicas[replica].process.kill();
             stage.sleep(1.0);
             stage.replicas[replica].process.restart();
@@ -33,7 +32,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         act: |stage, random| {
-            let replica = crowded(stage, random);
+            let replica = stage.crowded(random);
             stage.replicas[replica].process.signal(libc::SIGSTOP);
             stage.sleep(8.0);
             stage.replicas[replica].process.signal(libc::SIGCONT);
@@ -47,7 +46,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         act: |stage, random| {
-            let replica = crowded(stage, random);
+            let replica = stage.crowded(random);
             let status = stage.replicas[replica].process.terminate();
             if !status.success() {
                 stage.notes.push(format!("a drained replica ends with {status}"));
@@ -66,16 +65,6 @@ pub const FAULTS: &[&Fault] = &[
     },
 ];
 
-/// Returns a replica that has clients: after others all may be at one.
-fn crowded(stage: &Stage, random: &mut fastrand::Rng) -> usize {
-    let has_clients = |replica: &usize| {
-        let metrics = stage.replicas[*replica].metrics();
-        metrics.get("brucke_connections").is_some_and(|connections| *connections > 0.0)
-    };
-    let crowded: Vec<usize> = (0..REPLICAS).filter(has_clients).collect();
-    random.choice(crowded).unwrap_or(0)
-}
-
 /// The clock is that of a library that stands before the C library's, so that
 /// the replica is started anew with it, and without it afterwards.
 fn jump(stage: &mut Stage, random: &mut fastrand::Rng) {
@@ -93,7 +82,7 @@ fn jump(stage: &mut Stage, random: &mut fastrand::Rng) {
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    let replica = crowded(stage, random);
+    let replica = stage.crowded(random);
     let restart = |stage: &mut Stage, variables| {
         let process = &mut stage.replicas[replica].process;
         process.kill();
