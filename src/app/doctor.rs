@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::app::cli::ConfigArgs;
 use crate::app::config_command::environment;
 use crate::app::explain::now;
+use crate::app::topics;
 use crate::config::Config;
 use crate::config::load;
 use crate::kafka::inspect::Cause;
@@ -242,10 +243,8 @@ fn check_topic(
 
 fn wrong(fault: &TopicFault) -> String {
     match fault {
-        TopicFault::Missing => "does not exist: create it, or take the channel out".to_owned(),
-        TopicFault::Hidden => {
-            "may not be described by this principal: give it DESCRIBE and READ".to_owned()
-        }
+        TopicFault::Missing => topics::MISSING.to_owned(),
+        TopicFault::Hidden => topics::HIDDEN.to_owned(),
         TopicFault::Unreadable(reason) => {
             format!("may be described but not read: give the principal READ ({reason})")
         }

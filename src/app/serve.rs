@@ -46,6 +46,7 @@ use crate::app::reload::Reloader;
 use crate::app::reload::Reloads;
 use crate::app::reload::Targets;
 use crate::app::revocations;
+use crate::app::topics;
 use crate::config;
 use crate::config::Config;
 use crate::config::values::Secret;
@@ -147,6 +148,7 @@ pub async fn serve(
     // Whoever does not want to know has dropped the other end.
     let _ = ready.send(addresses);
     let upkeep = spawn_local(fold_metrics(health.recorder.clone()));
+    let watch = spawn_local(topics::watch(Arc::clone(&health.directory)));
     let reloader = reloads.map(|reloads| {
         let (workers, health) = (clients.inquiries().clone(), Arc::clone(&health));
         let (drain, certificate) = (Rc::clone(&drain), clients.tls().cloned());
@@ -176,6 +178,7 @@ pub async fn serve(
     clients.stop().await;
     admin.stop().await;
     upkeep.abort();
+    watch.abort();
     tracing.end();
     drop(journal);
     drop(kafka);

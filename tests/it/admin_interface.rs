@@ -132,6 +132,18 @@ fn walk(rig: &Rig, query: &str) -> Vec<Value> {
 }
 
 #[test]
+fn a_topic_that_is_missing_is_named_in_the_log() {
+    let server = ServerProcess::start(&shared_feed("no-such-topic"));
+    let said = "topic no-such-topic: does not exist: create it, or take the channel out";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !server.log().contains(said) {
+        assert!(Instant::now() < deadline, "it is not said: {}", server.log());
+        std::thread::yield_now();
+    }
+    assert!(server.log().lines().any(|line| line.contains(said) && line.contains("WARN")));
+}
+
+#[test]
 fn an_operator_sends_one_connection_away() {
     let rig = Rig::start(&[]);
     let (mut client, name) = rig.client("acme", json!({}));
