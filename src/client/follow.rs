@@ -295,7 +295,7 @@ impl Follower {
         let wait = wait.expect("backing off never ends");
         let line = self.line.as_mut().expect("an error comes over a line");
         line.phase = Phase::Refused { until: Instant::now() + wait };
-        self.told.push_back(Event::Waiting { why: error.message, wait });
+        self.told.push_back(Event::Refused { why: error.message, wait });
         Ok(())
     }
 
@@ -393,6 +393,9 @@ pub enum Event {
     Expiring { expires_at: Timestamp },
     /// The server objects to something, and the subscription goes on.
     Complaint(ErrorFrame),
+    /// The server refuses the subscription for now; it is asked again after the
+    /// wait, over the same connection.
+    Refused { why: String, wait: Duration },
     /// There is no connection; the next attempt comes after the wait.
     Waiting { why: String, wait: Duration },
 }

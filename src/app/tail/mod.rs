@@ -212,6 +212,9 @@ fn report(event: &Event) {
         Event::Expiring { .. } => say("the token runs out soon, and there is no other"),
         Event::Complaint(error) => say(format_args!("{}: {}", error.code.name(), error.message)),
         Event::Waiting { why, wait } => {
+        Event::Refused { why, wait } => {
+            say(format_args!("not subscribed: {why}; next attempt in {} ms", wait.as_millis()));
+        }
             say(format_args!("no connection: {why}; next attempt in {} ms", wait.as_millis()));
         }
         Event::Records { .. } | Event::Progress => {}
