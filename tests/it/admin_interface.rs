@@ -1,5 +1,6 @@
 //! The admin interface, as an operator uses it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -129,6 +130,22 @@ fn walk(rig: &Rig, query: &str) -> Vec<Value> {
             None => return seen,
         }
     }
+}
+
+#[test]
+fn a_page_goes_on_with_the_next_worker_while_it_has_room() {
+    let rig = Rig::start(&[("SERVER_WORKERS", "4")]);
+    let (_only, name) = rig.client("acme", json!({}));
+    let page = rig.look("/v1/connections");
+    assert_eq!(page["connections"][0]["connection"], json!(name), "{page}");
+    assert_eq!(page["next"], Value::Null, "nobody else is there: {page}");
+    let _others: Vec<_> = (0..7).map(|_| rig.client("acme", json!({}))).collect();
+    assert_eq!(rig.look("/v1/connections")["connections"].as_array().map(Vec::len), Some(8));
+    let seen = walk(&rig, "max=3");
+    let workers: BTreeSet<_> = seen.iter().map(|row| row["worker"].as_u64()).collect();
+    assert!(workers.len() > 1, "one worker has all: {seen:?}");
+    let names: BTreeSet<_> = seen.iter().map(|row| row["connection"].to_string()).collect();
+    assert_eq!((seen.len(), names.len()), (8, 8), "{seen:?}");
 }
 
 #[test]
