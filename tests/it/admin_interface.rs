@@ -1,6 +1,9 @@
 //! The admin interface, as an operator uses it.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -158,6 +161,42 @@ fn a_topic_that_is_missing_is_named_in_the_log() {
         std::thread::yield_now();
     }
     assert!(server.log().lines().any(|line| line.contains(said) && line.contains("WARN")));
+}
+
+#[test]
+fn every_error_has_a_code_and_a_sentence() {
+    let rig = Rig::start(&[]);
+    let check = |line: &str, head: &str, body: &str, wanted: (u16, &str, &str)| {
+        let address = rig.server.admin;
+        let mut stream = TcpStream::connect(address).expect("the admin listener");
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{head}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (status, code, text) = wanted;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let said: Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(said["code"], code, "{line}: {answer}");
+        assert!(said["message"].as_str().is_some_and(|said| said.contains(text)), "{answer}");
+        assert_eq!(said.as_object().map(serde_json::Map::len), Some(2), "{answer}");
+    };
+    let json = "Content-Type: application/json\r\n";
+    check("GET /v1/nothing", "", "", (404, "not_found", "docs/admin.md"));
+    check("POST /v1/channels", "", "", (405, "method_not_allowed", "takes GET alone"));
+    check("GET /v1/log-level", "", "", (405, "method_not_allowed", "takes PUT alone"));
+    check("PUT /readyz", "", "", (405, "method_not_allowed", "takes GET alone"));
+    check("GET /v1/connections/abc", "", "", (400, "invalid", "by its number"));
+    check("GET /v1/connections?max=x", "", "", (400, "invalid", "the query can't be read"));
+    let level = r#"{"level":"info"}"#;
+    check("PUT /v1/log-level", "", level, (400, "invalid", "Content-Type: application/json"));
+    let number = r#"{"level":5}"#;
+    check("PUT /v1/log-level", json, number, (400, "invalid", "expected a string"));
+    check("PUT /v1/log-level", json, "{", (400, "invalid", "the body can't be read"));
 }
 
 #[test]
