@@ -314,7 +314,7 @@ impl Follower {
     ) -> Result<(), FollowError> {
         let advice = ended.advice();
         if token.is_none() && ended.wants_token() {
-            return Err(FollowError::Ended(ended.clone()));
+            return Err(FollowError::NoToken(ended.clone()));
         }
         if advice == Reconnect::NewToken {
             self.refused = token;
@@ -415,6 +415,9 @@ pub enum FollowError {
     /// The same token would be refused again.
     #[error("the server refused the token, and there is no other")]
     TokenRefused,
+    /// The server wants a token.
+    #[error("{0}; no token was given")]
+    NoToken(Ended),
     #[error("can't read the token: {0}")]
     Token(#[source] io::Error),
     /// The connection ended in a way that coming back can't mend.
