@@ -7,11 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::app::cli::ConfigArgs;
-use crate::app::config_command::environment;
+use crate::app::config_command;
 use crate::app::explain::now;
 use crate::app::topics;
 use crate::config::Config;
-use crate::config::load;
 use crate::kafka::inspect::Cause;
 use crate::kafka::inspect::ClusterView;
 use crate::kafka::inspect::Compacted;
@@ -52,7 +51,7 @@ pub struct DoctorArgs {
 ///
 /// When the configuration does not load.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let config = load(args.config.config.as_deref(), environment())?;
+    let config = config_command::load(args.config.config.as_deref())?;
     let mut report = Report::default();
     report.say(Grade::Ok, "the configuration is valid");
     check_cluster(&config, args, &mut report);

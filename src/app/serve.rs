@@ -47,7 +47,6 @@ use crate::app::reload::Reloads;
 use crate::app::reload::Targets;
 use crate::app::revocations;
 use crate::app::topics;
-use crate::config;
 use crate::config::Config;
 use crate::config::values::Secret;
 use crate::delivery::shard::Shard;
@@ -98,7 +97,7 @@ pub struct EndSignal;
 ///
 /// What keeps the server from starting, in one sentence.
 pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let config = config::load(path, config_command::environment())?;
+    let config = config_command::load(path)?;
     let tracing = start_tracing(&config)?;
     log::install(&config.log, &tracing)?;
     abort_on_panic();

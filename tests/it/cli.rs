@@ -42,6 +42,9 @@ fn check_config_has_an_exit_code_for_each_end() {
     write("[server]\nheartbeat_interval = 25\n");
     check(&check_config(), 1, "b.toml:2: server.heartbeat_interval is 25 without a unit");
     check(&check_config(), 1, "b.toml: kafka.bootstrap_servers is missing");
+    let unnamed = brucke(folder.path(), &["check-config"]);
+    check(&unnamed, 1, "kafka.bootstrap_servers is missing");
+    check(&unnamed, 1, "no file was named: use --config or BRUCKE_CONFIG");
     check(&brucke(folder.path(), &["check-config", "b.toml"]), 2, "unexpected argument");
     check(&brucke(folder.path(), &["chek-config"]), 2, "check-config");
     check(&brucke(folder.path(), &["check-config", "--config", "none"]), 1, "none: can't be read");
