@@ -99,7 +99,10 @@ fn check_cluster(config: &Config, args: &DoctorArgs, report: &mut Report) {
         Err(silence) => return report.say(Grade::Fail, silent(&servers, &silence)),
     };
     let (count, brokers) = (cluster.brokers.len(), cluster.brokers.join(", "));
-    report.say(Grade::Ok, format!("kafka: {servers} answers; {count} brokers: {brokers}"));
+    report.say(
+        Grade::Ok,
+        format!("kafka: {servers} answers; {}: {brokers}", counted(count, "broker")),
+    );
     say_security(config, report);
     for topic in wanted(config, args, &cluster, report) {
         check_topic(&inspector, &topic, args.resume_within, report);
@@ -210,7 +213,7 @@ fn wanted(
                 let text = "no topic there is fits its name; no tenant can follow it yet";
                 report.say(Grade::Warn, format!("channel {name}: {text}"));
             }
-            _ => report.say(Grade::Ok, format!("channel {name}: {count} topics fit its name")),
+            _ => report.say(Grade::Ok, format!("channel {name}: {} its name", fitting(count))),
         }
         if args.tenant.is_empty() {
             topics.extend(found.into_iter().take(TOPICS_OF_CHANNEL_MAX).cloned());
@@ -230,7 +233,8 @@ fn check_topic(
         Err(fault) => return report.say(Grade::Fail, format!("topic {topic}: {}", wrong(&fault))),
     };
     let count = view.partitions;
-    report.say(Grade::Ok, format!("topic {topic}: {count} partitions, and may be read"));
+    report
+        .say(Grade::Ok, format!("topic {topic}: {}, and may be read", counted(count, "partition")));
     if count > PARTITIONS_MAX {
         let text =
             format!("topic {topic}: more than {PARTITIONS_MAX} partitions can't be followed");
@@ -238,6 +242,16 @@ fn check_topic(
     }
     check_retention(topic, &view, resume_within, report);
     check_clock(topic, &view, report);
+}
+
+/// Writes how many there are of something.
+fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Writes how many topics fit.
+fn fitting(count: usize) -> String {
+    format!("{} {}", counted(count, "topic"), if count == 1 { "fits" } else { "fit" })
 }
 
 fn wrong(fault: &TopicFault) -> String {

@@ -61,6 +61,15 @@ fn the_template_that_is_printed_needs_only_its_secret() {
     assert_eq!(String::from_utf8_lossy(&checked.stderr).lines().count(), 1);
 }
 
+#[test]
+fn the_configuration_that_is_printed_fits_in_any_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("keys")).expect("a folder in it");
+    let key = brucke(folder.path(), &["token", "new-key", "--out", "keys/dev.pem"]);
+    let file = std::fs::canonicalize(folder.path()).expect("it is there").join("keys/dev.pub.pem");
+    check(&key, 0, &format!("pem_file = \"{}\"", file.display()));
+}
+
 /// Makes a key and a token with the commands; the configuration that they print
 /// must believe the token.
 fn check_token(algorithm: &str) {
