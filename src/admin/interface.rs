@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
+use actix_web::Error;
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
+use actix_web::Resource;
+use actix_web::Route;
 use actix_web::error::InternalError;
+use actix_web::error::JsonPayloadError;
+use actix_web::error::QueryPayloadError;
+use actix_web::http::Method;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
+use actix_web::http::header::HeaderValue;
 use actix_web::web;
 use serde_json::Value;
 use serde_json::json;
@@ -30,31 +37,75 @@ pub(in crate::admin) struct Desk {
 
 /// Adds the routes.
 pub(in crate::admin) fn routes(config: &mut web::ServiceConfig) {
-    let wrong = |error: &dyn std::fmt::Display| {
-        answer(StatusCode::BAD_REQUEST, "invalid", &error.to_string())
+    config.configure(errors);
+    config.service(only(Method::GET, "/", web::get().to(page)));
+    config.service(only(Method::GET, "/v1/connections", web::get().to(connections)));
+    config.service(only(Method::GET, "/v1/connections/{id}", web::get().to(connection)));
+    let disconnects = "/v1/connections/{id}/disconnect";
+    config.service(only(Method::POST, disconnects, web::post().to(disconnect)));
+    config.service(only(Method::PUT, "/v1/connections/{id}/trace", web::put().to(trace)));
+    config.service(only(Method::GET, "/v1/channels", web::get().to(channels)));
+    config.service(only(Method::GET, "/v1/partitions", web::get().to(partitions)));
+    config.service(only(Method::GET, "/v1/sweeps", web::get().to(sweeps)));
+    config.service(only(Method::GET, "/v1/tenants", web::get().to(tenants)));
+    config.service(only(Method::POST, "/v1/revocations", web::post().to(revoke)));
+    config.service(only(Method::PUT, "/v1/log-level", web::put().to(log_level)));
+    config.service(only(Method::POST, "/v1/explain", web::post().to(explain)));
+    config.default_service(web::to(nowhere));
+}
+
+/// Returns what stands at a path, which has one route: other methods are told so.
+pub(in crate::admin) fn only(method: Method, path: &str, route: Route) -> Resource {
+    let refuse = move || {
+        let method = method.clone();
+        async move {
+            let text = format!("this path takes {method} alone");
+            let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &text);
+            let allow = HeaderValue::from_str(method.as_str()).expect("a method is a token");
+            response.headers_mut().insert(header::ALLOW, allow);
+            response
+        }
     };
-    config.app_data(web::QueryConfig::default().error_handler(move |error, _| {
-        let response = wrong(&error);
-        InternalError::from_response(error, response).into()
+    web::resource(path).route(route).default_service(web::to(refuse))
+}
+
+async fn nowhere() -> HttpResponse {
+    let text = "there is nothing here; docs/admin.md lists what there is";
+    answer(StatusCode::NOT_FOUND, "not_found", text)
+}
+
+/// Has what can't be read answered as all errors are.
+fn errors(config: &mut web::ServiceConfig) {
+    config.app_data(web::PathConfig::default().error_handler(|error, _| {
+        let text = "a connection is named by its number, the `connection` of /v1/connections";
+        unreadable(error, text)
     }));
-    config.app_data(web::JsonConfig::default().limit(BODY_BYTES_MAX).error_handler(
-        move |error, _| {
-            let response = wrong(&error);
-            InternalError::from_response(error, response).into()
-        },
-    ));
-    config.route("/", web::get().to(page));
-    config.route("/v1/connections", web::get().to(connections));
-    config.route("/v1/connections/{id}", web::get().to(connection));
-    config.route("/v1/connections/{id}/disconnect", web::post().to(disconnect));
-    config.route("/v1/connections/{id}/trace", web::put().to(trace));
-    config.route("/v1/channels", web::get().to(channels));
-    config.route("/v1/partitions", web::get().to(partitions));
-    config.route("/v1/sweeps", web::get().to(sweeps));
-    config.route("/v1/tenants", web::get().to(tenants));
-    config.route("/v1/revocations", web::post().to(revoke));
-    config.route("/v1/log-level", web::put().to(log_level));
-    config.route("/v1/explain", web::post().to(explain));
+    config.app_data(web::QueryConfig::default().error_handler(|error, _| {
+        let text = match &error {
+            QueryPayloadError::Deserialize(why) => format!("the query can't be read: {why}"),
+            error => error.to_string(),
+        };
+        unreadable(error, &text)
+    }));
+    let json = web::JsonConfig::default().limit(BODY_BYTES_MAX);
+    config.app_data(json.error_handler(|error, _| {
+        let text = match &error {
+            JsonPayloadError::ContentType => {
+                "say what the body is: `Content-Type: application/json`".to_owned()
+            }
+            JsonPayloadError::Deserialize(why) => format!("the body can't be read: {why}"),
+            JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => {
+                format!("a body has at most {BODY_BYTES_MAX} bytes")
+            }
+            error => error.to_string(),
+        };
+        unreadable(error, &text)
+    }));
+}
+
+fn unreadable<E: std::fmt::Debug + std::fmt::Display + 'static>(error: E, text: &str) -> Error {
+    let response = answer(StatusCode::BAD_REQUEST, "invalid", text);
+    InternalError::from_response(error, response).into()
 }
 
 /// The page holds nothing itself: it asks as any client of the interface does.

@@ -10,6 +10,7 @@ use actix_web::HttpRequest;
 use actix_web::HttpResponse;
 use actix_web::HttpServer;
 use actix_web::dev::ServerHandle;
+use actix_web::http::Method;
 use actix_web::http::header;
 use actix_web::web;
 use serde_json::Value;
@@ -22,6 +23,7 @@ use crate::admin::health::Health;
 use crate::admin::health::Problem;
 use crate::admin::interface;
 use crate::admin::interface::Desk;
+use crate::admin::interface::only;
 use crate::admin::operator::Operator;
 use crate::telemetry::events::ListenerFailed;
 
@@ -72,9 +74,9 @@ impl AdminListener {
 }
 
 fn routes(config: &mut web::ServiceConfig) {
-    config.route("/livez", web::get().to(livez));
-    config.route("/readyz", web::get().to(readyz));
-    config.route("/metrics", web::get().to(metrics));
+    config.service(only(Method::GET, "/livez", web::get().to(livez)));
+    config.service(only(Method::GET, "/readyz", web::get().to(readyz)));
+    config.service(only(Method::GET, "/metrics", web::get().to(metrics)));
     config.configure(interface::routes);
 }
 

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
+
 use crate::app::cli::ConfigArgs;
+use crate::config;
 use crate::config::Config;
-use crate::config::load;
 use crate::config::template;
 use crate::server::token::AuthConfig;
 
@@ -30,9 +33,22 @@ enum Format {
 ///
 /// When it is not valid.
 pub fn check(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let config = load(args.config.as_deref(), environment())?;
+    let config = load(args.config.as_deref())?;
     println!("{}", summary(&config));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Loads the configuration for a command.
+///
+/// # Errors
+///
+/// Everything that is wrong, and, where no file was named, how to name one.
+pub(in crate::app) fn load(path: Option<&Path>) -> anyhow::Result<Config> {
+    let loaded = config::load(path, environment());
+    loaded.map_err(|errors| match path {
+        Some(_) => errors.into(),
+        None => anyhow!("{errors}\nno file was named: use --config or BRUCKE_CONFIG"),
+    })
 }
 
 /// Prints every key that there is.

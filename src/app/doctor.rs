@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::app::cli::ConfigArgs;
-use crate::app::config_command::environment;
+use crate::app::config_command;
 use crate::app::explain::now;
+use crate::app::topics;
 use crate::config::Config;
-use crate::config::load;
 use crate::kafka::inspect::Cause;
 use crate::kafka::inspect::ClusterView;
 use crate::kafka::inspect::Compacted;
@@ -51,7 +51,7 @@ pub struct DoctorArgs {
 ///
 /// When the configuration does not load.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let config = load(args.config.config.as_deref(), environment())?;
+    let config = config_command::load(args.config.config.as_deref())?;
     let mut report = Report::default();
     report.say(Grade::Ok, "the configuration is valid");
     check_cluster(&config, args, &mut report);
@@ -99,7 +99,10 @@ fn check_cluster(config: &Config, args: &DoctorArgs, report: &mut Report) {
         Err(silence) => return report.say(Grade::Fail, silent(&servers, &silence)),
     };
     let (count, brokers) = (cluster.brokers.len(), cluster.brokers.join(", "));
-    report.say(Grade::Ok, format!("kafka: {servers} answers; {count} brokers: {brokers}"));
+    report.say(
+        Grade::Ok,
+        format!("kafka: {servers} answers; {}: {brokers}", counted(count, "broker")),
+    );
     say_security(config, report);
     for topic in wanted(config, args, &cluster, report) {
         check_topic(&inspector, &topic, args.resume_within, report);
@@ -210,7 +213,7 @@ fn wanted(
                 let text = "no topic there is fits its name; no tenant can follow it yet";
                 report.say(Grade::Warn, format!("channel {name}: {text}"));
             }
-            _ => report.say(Grade::Ok, format!("channel {name}: {count} topics fit its name")),
+            _ => report.say(Grade::Ok, format!("channel {name}: {} its name", fitting(count))),
         }
         if args.tenant.is_empty() {
             topics.extend(found.into_iter().take(TOPICS_OF_CHANNEL_MAX).cloned());
@@ -230,7 +233,8 @@ fn check_topic(
         Err(fault) => return report.say(Grade::Fail, format!("topic {topic}: {}", wrong(&fault))),
     };
     let count = view.partitions;
-    report.say(Grade::Ok, format!("topic {topic}: {count} partitions, and may be read"));
+    report
+        .say(Grade::Ok, format!("topic {topic}: {}, and may be read", counted(count, "partition")));
     if count > PARTITIONS_MAX {
         let text =
             format!("topic {topic}: more than {PARTITIONS_MAX} partitions can't be followed");
@@ -240,12 +244,20 @@ fn check_topic(
     check_clock(topic, &view, report);
 }
 
+/// Writes how many there are of something.
+fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Writes how many topics fit.
+fn fitting(count: usize) -> String {
+    format!("{} {}", counted(count, "topic"), if count == 1 { "fits" } else { "fit" })
+}
+
 fn wrong(fault: &TopicFault) -> String {
     match fault {
-        TopicFault::Missing => "does not exist: create it, or take the channel out".to_owned(),
-        TopicFault::Hidden => {
-            "may not be described by this principal: give it DESCRIBE and READ".to_owned()
-        }
+        TopicFault::Missing => topics::MISSING.to_owned(),
+        TopicFault::Hidden => topics::HIDDEN.to_owned(),
         TopicFault::Unreadable(reason) => {
             format!("may be described but not read: give the principal READ ({reason})")
         }

@@ -16,3 +16,4 @@ mod scrape;
 pub mod serve;
 pub mod tail;
 pub mod token_command;
+mod topics;

@@ -112,23 +112,32 @@ impl Parts {
         };
         let place = query.after.as_deref().map_or(Some((0, 0)), read_place);
         let invalid = || Refused::Invalid("after is not what `next` said".to_owned());
-        let (worker, from) = place.ok_or_else(invalid)?;
+        let (mut worker, mut from) = place.ok_or_else(invalid)?;
         if worker >= self.workers.count() {
             return Err(invalid());
         }
         let max = query.max.unwrap_or(ROWS).clamp(1, ROWS_MAX);
         let tenant = query.tenant.map(TenantId::new);
-        let question = Question::Connections(Walk { from, max, tenant, state });
-        let Answer::Connections { rows, next } = self.workers.ask(worker, question).await? else {
-            unreachable!("connections were asked for")
+        let mut page: Vec<Value> = Vec::new();
+        let next = loop {
+            let walk = Walk { from, max: max - page.len(), tenant: tenant.clone(), state };
+            let question = Question::Connections(walk);
+            let answer = self.workers.ask(worker, question).await?;
+            let Answer::Connections { rows, next } = answer else {
+                unreachable!("connections were asked for")
+            };
+            page.extend(rows.iter().map(|row| rows::connection(worker, row)));
+            match next {
+                // The page is full, or this worker has looked at enough for now.
+                Some(from) => break Some(format!("{worker}.{from}")),
+                None if worker + 1 == self.workers.count() => break None,
+                None => (worker, from) = (worker + 1, 0),
+            }
+            if page.len() == max {
+                break Some(format!("{worker}.{from}"));
+            }
         };
-        let next = match next {
-            Some(from) => Some(format!("{worker}.{from}")),
-            None if worker + 1 < self.workers.count() => Some(format!("{}.0", worker + 1)),
-            None => None,
-        };
-        let rows: Vec<Value> = rows.iter().map(|row| rows::connection(worker, row)).collect();
-        Ok(json!({ "connections": rows, "next": next }))
+        Ok(json!({ "connections": page, "next": next }))
     }
 
     async fn connection(&self, id: u64) -> Result<Value, Refused> {

@@ -46,7 +46,7 @@ use crate::app::reload::Reloader;
 use crate::app::reload::Reloads;
 use crate::app::reload::Targets;
 use crate::app::revocations;
-use crate::config;
+use crate::app::topics;
 use crate::config::Config;
 use crate::config::values::Secret;
 use crate::delivery::shard::Shard;
@@ -97,7 +97,7 @@ pub struct EndSignal;
 ///
 /// What keeps the server from starting, in one sentence.
 pub fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let config = config::load(path, config_command::environment())?;
+    let config = config_command::load(path)?;
     let tracing = start_tracing(&config)?;
     log::install(&config.log, &tracing)?;
     abort_on_panic();
@@ -147,6 +147,7 @@ pub async fn serve(
     // Whoever does not want to know has dropped the other end.
     let _ = ready.send(addresses);
     let upkeep = spawn_local(fold_metrics(health.recorder.clone()));
+    let watch = spawn_local(topics::watch(Arc::clone(&health.directory)));
     let reloader = reloads.map(|reloads| {
         let (workers, health) = (clients.inquiries().clone(), Arc::clone(&health));
         let (drain, certificate) = (Rc::clone(&drain), clients.tls().cloned());
@@ -176,6 +177,7 @@ pub async fn serve(
     clients.stop().await;
     admin.stop().await;
     upkeep.abort();
+    watch.abort();
     tracing.end();
     drop(journal);
     drop(kafka);

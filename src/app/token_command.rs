@@ -109,7 +109,7 @@ fn new_key(args: &NewKeyArgs) -> anyhow::Result<()> {
         }
         None => args.out.clone(),
     };
-    eprint!("{}", snippet(key.algorithm(), &args.names, &verifying));
+    eprint!("{}", snippet(key.algorithm(), &args.names, &verifying)?);
     Ok(())
 }
 
@@ -123,7 +123,7 @@ fn mint(args: MintArgs) -> anyhow::Result<()> {
     };
     let claims = claims(&args)?;
     let token = key.sign(&claims, args.names.kid.as_deref())?;
-    eprint!("{}", snippet(key.algorithm(), &args.names, &verifying));
+    eprint!("{}", snippet(key.algorithm(), &args.names, &verifying)?);
     println!("{}", token.secret());
     Ok(())
 }
@@ -149,8 +149,11 @@ fn claims(args: &MintArgs) -> anyhow::Result<Value> {
     Ok(Value::Object(claims))
 }
 
-/// Returns the configuration that believes the tokens of a key.
-fn snippet(algorithm: Algorithm, names: &Names, verifying: &Path) -> String {
+/// Returns the configuration that believes the tokens of a key. It names the file
+/// from the root: where the configuration will stand, from whose folder paths
+/// count, nobody knows here.
+fn snippet(algorithm: Algorithm, names: &Names, verifying: &Path) -> anyhow::Result<String> {
+    let verifying = std::path::absolute(verifying)?;
     let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let way = match algorithm {
         Algorithm::Hs256 => "secret_file",
@@ -164,7 +167,7 @@ fn snippet(algorithm: Algorithm, names: &Names, verifying: &Path) -> String {
         format!("{way} = {}", text(&verifying.to_string_lossy())),
     ];
     lines.extend(names.kid.as_ref().map(|kid| format!("kid = {}", text(kid))));
-    lines.join("\n") + "\n"
+    Ok(lines.join("\n") + "\n")
 }
 
 /// Returns where the public key stands: `dev.pem` has `dev.pub.pem` beside it.

@@ -295,7 +295,7 @@ impl Follower {
         let wait = wait.expect("backing off never ends");
         let line = self.line.as_mut().expect("an error comes over a line");
         line.phase = Phase::Refused { until: Instant::now() + wait };
-        self.told.push_back(Event::Waiting { why: error.message, wait });
+        self.told.push_back(Event::Refused { why: error.message, wait });
         Ok(())
     }
 
@@ -314,7 +314,7 @@ impl Follower {
     ) -> Result<(), FollowError> {
         let advice = ended.advice();
         if token.is_none() && ended.wants_token() {
-            return Err(FollowError::Ended(ended.clone()));
+            return Err(FollowError::NoToken(ended.clone()));
         }
         if advice == Reconnect::NewToken {
             self.refused = token;
@@ -393,6 +393,9 @@ pub enum Event {
     Expiring { expires_at: Timestamp },
     /// The server objects to something, and the subscription goes on.
     Complaint(ErrorFrame),
+    /// The server refuses the subscription for now; it is asked again after the
+    /// wait, over the same connection.
+    Refused { why: String, wait: Duration },
     /// There is no connection; the next attempt comes after the wait.
     Waiting { why: String, wait: Duration },
 }
@@ -412,6 +415,9 @@ pub enum FollowError {
     /// The same token would be refused again.
     #[error("the server refused the token, and there is no other")]
     TokenRefused,
+    /// The server wants a token.
+    #[error("{0}; no token was given")]
+    NoToken(Ended),
     #[error("can't read the token: {0}")]
     Token(#[source] io::Error),
     /// The connection ended in a way that coming back can't mend.

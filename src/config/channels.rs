@@ -11,6 +11,7 @@ use crate::tenancy::key_rule::KeyRule;
 use crate::tenancy::pointer::POINTER_DEPTH_MAX;
 use crate::tenancy::pointer::is_pointer;
 use crate::tenancy::rule::TenancyRule;
+use crate::tenancy::topic::PLACE;
 use crate::tenancy::topic::TopicTemplate;
 use crate::tenancy::topic::parse_topic;
 use crate::types::ids::ChannelName;
@@ -100,6 +101,11 @@ fn source(
     topic: &str,
     tenant: Option<TenantSetting>,
 ) -> Option<ChannelSource> {
+    if let Some(place) = strange_place(topic) {
+        let text = format!("has `{place}`, which stands for nothing; did you mean `{PLACE}`?");
+        reader.refuse("topic", text);
+        return None;
+    }
     let template = match TopicTemplate::parse(topic).transpose() {
         Ok(template) => template,
         Err(error) => {
@@ -126,6 +132,13 @@ fn source(
             Some(ChannelSource::Topic(SourceKey { topic: topic.ok()?, rule: rule? }))
         }
     }
+}
+
+/// Returns what stands in braces and is not the tenant's place.
+fn strange_place(topic: &str) -> Option<&str> {
+    let starts = topic.match_indices('{').map(|(start, _)| &topic[start..]);
+    let mut places = starts.filter_map(|rest| rest.split_inclusive('}').next());
+    places.find(|place| place.ends_with('}') && *place != PLACE)
 }
 
 fn rule(reader: &mut SectionReader<'_>, tenant: TenantSetting) -> Option<TenancyRule> {

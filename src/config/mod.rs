@@ -299,6 +299,21 @@ mod tests {
         load("no topic", "orders", &refused);
     }
 
+    #[test]
+    fn what_stands_for_no_tenant_in_a_topic_is_named() {
+        let load = |topic: &str, expected: &str| {
+            let channels = format!("channels = [{{ name = \"a\", topic = \"{topic}\" }}]");
+            let rest = LEAST.split_once('\n').expect("a line").1;
+            check(&format!("{channels}\n{rest}"), one_or_none(&expected));
+        };
+        load("{tenant}.orders", "");
+        let stranger = "brucke.toml:1: channels[0].topic has `{tenat}`, which stands for nothing; \
+                        did you mean `{tenant}`?";
+        load("{tenat}.orders", stranger);
+        load("{tenant}.{tenat}", stranger);
+        load("orders", "brucke.toml:1: channels[0].tenant is missing: whose are the records");
+    }
+
     /// Expects one problem, or none for no text.
     fn one_or_none<'p>(expected: &'p &'p str) -> &'p [&'p str] {
         if expected.is_empty() { &[] } else { std::slice::from_ref(expected) }

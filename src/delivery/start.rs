@@ -145,10 +145,13 @@ impl Shard {
         for subscription in std::mem::take(&mut self.sources[slot].starting) {
             if let Some((slot, sub)) = self.find(subscription) {
                 // The topic's name is the operator's business: it stands in the
-                // logs and in readiness, not in what a tenant is told.
+                // log and in the admin interface, not in what a tenant is told.
                 let message = match failure {
                     SourceFailure::Unreachable { .. } => "kafka can't be reached: try again",
-                    _ => "the channel can't be read now: the operator's readiness page says why",
+                    _ => {
+                        "the channel can't be read now: operators find the reason in /v1/channels \
+                         and by `brucke doctor`"
+                    }
                 };
                 self.end_with_error(slot, sub, ErrorCode::SourceUnavailable, message.to_owned());
             }

@@ -20,6 +20,7 @@ use crate::tenancy::notice::Strange;
 use crate::types::ids::ConnectionId;
 use crate::types::ids::Offset;
 use crate::types::ids::Timestamp;
+use crate::types::ids::TopicName;
 use crate::types::trace::TraceId;
 
 /// A request did not become a WebSocket.
@@ -402,6 +403,22 @@ impl CollectorAnswers<'_> {
     /// Logs it.
     pub fn emit(&self) {
         tracing::info!(endpoint = self.endpoint, "the collector takes spans again");
+    }
+}
+
+/// A topic that is wanted can't be read.
+#[derive(Debug)]
+pub struct TopicFailed<'a> {
+    pub topic: &'a TopicName,
+    /// What is wrong, and the remedy.
+    pub problem: &'a str,
+}
+
+impl TopicFailed<'_> {
+    /// Logs it; how many there are, the scrape says.
+    pub fn emit(&self) {
+        let Self { topic, problem } = self;
+        tracing::warn!("topic {topic}: {problem}");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::types::ids::TopicName;
 pub const TOPIC_BYTES_MAX: usize = 249;
 
 /// What stands for the tenant in a template.
-const PLACE: &str = "{tenant}";
+pub const PLACE: &str = "{tenant}";
 
 /// The name of a topic for each tenant, such as `{tenant}.orders`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

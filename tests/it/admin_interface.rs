@@ -1,5 +1,9 @@
 //! The admin interface, as an operator uses it.
 
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -129,6 +133,70 @@ fn walk(rig: &Rig, query: &str) -> Vec<Value> {
             None => return seen,
         }
     }
+}
+
+#[test]
+fn a_page_goes_on_with_the_next_worker_while_it_has_room() {
+    let rig = Rig::start(&[("SERVER_WORKERS", "4")]);
+    let (_only, name) = rig.client("acme", json!({}));
+    let page = rig.look("/v1/connections");
+    assert_eq!(page["connections"][0]["connection"], json!(name), "{page}");
+    assert_eq!(page["next"], Value::Null, "nobody else is there: {page}");
+    let _others: Vec<_> = (0..7).map(|_| rig.client("acme", json!({}))).collect();
+    assert_eq!(rig.look("/v1/connections")["connections"].as_array().map(Vec::len), Some(8));
+    let seen = walk(&rig, "max=3");
+    let workers: BTreeSet<_> = seen.iter().map(|row| row["worker"].as_u64()).collect();
+    assert!(workers.len() > 1, "one worker has all: {seen:?}");
+    let names: BTreeSet<_> = seen.iter().map(|row| row["connection"].to_string()).collect();
+    assert_eq!((seen.len(), names.len()), (8, 8), "{seen:?}");
+}
+
+#[test]
+fn a_topic_that_is_missing_is_named_in_the_log() {
+    let server = ServerProcess::start(&shared_feed("no-such-topic"));
+    let said = "topic no-such-topic: does not exist: create it, or take the channel out";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !server.log().contains(said) {
+        assert!(Instant::now() < deadline, "it is not said: {}", server.log());
+        std::thread::yield_now();
+    }
+    assert!(server.log().lines().any(|line| line.contains(said) && line.contains("WARN")));
+}
+
+#[test]
+fn every_error_has_a_code_and_a_sentence() {
+    let rig = Rig::start(&[]);
+    let check = |line: &str, head: &str, body: &str, wanted: (u16, &str, &str)| {
+        let address = rig.server.admin;
+        let mut stream = TcpStream::connect(address).expect("the admin listener");
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{head}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (status, code, text) = wanted;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let said: Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(said["code"], code, "{line}: {answer}");
+        assert!(said["message"].as_str().is_some_and(|said| said.contains(text)), "{answer}");
+        assert_eq!(said.as_object().map(serde_json::Map::len), Some(2), "{answer}");
+    };
+    let json = "Content-Type: application/json\r\n";
+    check("GET /v1/nothing", "", "", (404, "not_found", "docs/admin.md"));
+    check("POST /v1/channels", "", "", (405, "method_not_allowed", "takes GET alone"));
+    check("GET /v1/log-level", "", "", (405, "method_not_allowed", "takes PUT alone"));
+    check("PUT /readyz", "", "", (405, "method_not_allowed", "takes GET alone"));
+    check("GET /v1/connections/abc", "", "", (400, "invalid", "by its number"));
+    check("GET /v1/connections?max=x", "", "", (400, "invalid", "the query can't be read"));
+    let level = r#"{"level":"info"}"#;
+    check("PUT /v1/log-level", "", level, (400, "invalid", "Content-Type: application/json"));
+    let number = r#"{"level":5}"#;
+    check("PUT /v1/log-level", json, number, (400, "invalid", "expected a string"));
+    check("PUT /v1/log-level", json, "{", (400, "invalid", "the body can't be read"));
 }
 
 #[test]

@@ -42,6 +42,9 @@ fn check_config_has_an_exit_code_for_each_end() {
     write("[server]\nheartbeat_interval = 25\n");
     check(&check_config(), 1, "b.toml:2: server.heartbeat_interval is 25 without a unit");
     check(&check_config(), 1, "b.toml: kafka.bootstrap_servers is missing");
+    let unnamed = brucke(folder.path(), &["check-config"]);
+    check(&unnamed, 1, "kafka.bootstrap_servers is missing");
+    check(&unnamed, 1, "no file was named: use --config or BRUCKE_CONFIG");
     check(&brucke(folder.path(), &["check-config", "b.toml"]), 2, "unexpected argument");
     check(&brucke(folder.path(), &["chek-config"]), 2, "check-config");
     check(&brucke(folder.path(), &["check-config", "--config", "none"]), 1, "none: can't be read");
@@ -56,6 +59,15 @@ fn the_template_that_is_printed_needs_only_its_secret() {
     let checked = brucke(folder.path(), &["check-config", "--config", "b.toml"]);
     check(&checked, 1, "secret_env names the variable BRUCKE_TOKEN_SECRET, which is not set");
     assert_eq!(String::from_utf8_lossy(&checked.stderr).lines().count(), 1);
+}
+
+#[test]
+fn the_configuration_that_is_printed_fits_in_any_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("keys")).expect("a folder in it");
+    let key = brucke(folder.path(), &["token", "new-key", "--out", "keys/dev.pem"]);
+    let file = std::fs::canonicalize(folder.path()).expect("it is there").join("keys/dev.pub.pem");
+    check(&key, 0, &format!("pem_file = \"{}\"", file.display()));
 }
 
 /// Makes a key and a token with the commands; the configuration that they print

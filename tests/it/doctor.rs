@@ -51,7 +51,7 @@ fn topics_retention_and_clocks_are_held_against_the_configuration() {
     let servers = format!("bootstrap_servers = [\"{}\"]", cluster.bootstrap_servers());
 
     let (code, said) = doctor(&servers, &channel("good", &good), &[]);
-    expect(&said, &["ok    the configuration is valid", "1 brokers"]);
+    expect(&said, &["ok    the configuration is valid", "answers; 1 broker: "]);
     expect(&said, &[&format!("ok    topic {good}: 3 partitions, and may be read")]);
     expect(&said, &[&format!("ok    topic {good}: keeps records for 24.0 h")]);
     expect(&said, &["fail  traces: nobody listens at 127.0.0.1:1"]);
@@ -118,7 +118,7 @@ fn what_keeps_brokers_from_answering_is_said_in_sentences() {
     };
     let (_, said) = doctor(&kafka("sasl_tls", "right-password"), &channels, &[]);
     expect(&said, &["ok    kafka: connected over TLS, as reader by SCRAM-SHA-512"]);
-    expect(&said, &[&format!("ok    topic {topic}: 1 partitions, and may be read")]);
+    expect(&said, &[&format!("ok    topic {topic}: 1 partition, and may be read")]);
     assert!(!said.contains("right-password"), "{said}");
 
     let (code, said) = doctor(&kafka("sasl_tls", "wrong-password"), &channels, &[]);

@@ -130,6 +130,30 @@ fn start_server() -> Brucke {
 }
 
 #[test]
+fn what_keeps_it_from_following_is_said() {
+    let servers = KafkaCluster::shared().bootstrap_servers();
+    let channel =
+        "[[channels]]\nname = \"orders\"\ntopic = \"no-such-topic\"\ntenant = \"shared\"\n";
+    let server = Brucke::start(&servers, "authentication_timeout = \"1s\"", channel);
+    let mut tail = Tail::start(&server.url(), &[]);
+    let mut said = BufReader::new(tail.process.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("text");
+    assert!(line.contains("not subscribed: the channel can't be read now"), "{line}");
+    assert!(line.contains("by `brucke doctor`; next attempt in "), "{line}");
+    tail.process.kill().expect("it runs");
+    tail.process.wait().expect("it ends");
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brucke"));
+    command.args(["tail", "orders", "--url", &server.url()]).env_remove("BRUCKE_TOKEN");
+    let output = command.output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let wanted = "closed with 4001: authentication_timeout; no token was given: --token-file or \
+                  BRUCKE_TOKEN";
+    assert!(said.contains(wanted) && output.status.code() == Some(1), "{said}");
+}
+
+#[test]
 fn a_tail_that_was_interrupted_goes_on_where_it_stopped() {
     let server = start_server();
     let folder = tempfile::tempdir().expect("a folder");

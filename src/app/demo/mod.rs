@@ -61,8 +61,9 @@ pub struct DemoArgs {
 /// What keeps it from starting, in one sentence.
 pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let place = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
-    let listener = TcpListener::bind(place)
-        .with_context(|| format!("can't listen at {place}; choose another port with --port"))?;
+    let listener = TcpListener::bind(place).with_context(|| {
+        format!("can't listen at {place}; choose another with --port, or `make demo PORT=…`")
+    })?;
     listener.set_nonblocking(true)?;
     let port = listener.local_addr()?.port();
     let kafka = EmbeddedKafka::start(&world::topics()).context("no embedded Kafka")?;

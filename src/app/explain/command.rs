@@ -16,13 +16,12 @@ use serde_json::json;
 
 use crate::admin::operator::ExplainBody;
 use crate::app::cli::ConfigArgs;
-use crate::app::config_command::environment;
+use crate::app::config_command;
 use crate::app::explain;
 use crate::app::explain::Asked;
 use crate::app::explain::Sources;
 use crate::app::explain::Whose;
 use crate::app::explain::told;
-use crate::config::load;
 use crate::protocol::frame::Token;
 use crate::server::token::Verifier;
 
@@ -113,7 +112,7 @@ fn ask_kafka(args: &ExplainArgs) -> anyhow::Result<Value> {
         (None, None) => bail!("name a client: --connection, --token-file or BRUCKE_TOKEN"),
     };
     let asked = Asked::read(&body(args)).map_err(anyhow::Error::msg)?;
-    let config = load(args.config.config.as_deref(), environment())?;
+    let config = config_command::load(args.config.config.as_deref())?;
     let verifier = Verifier::new(config.auth, config.channels.claims());
     let principal = match verifier.verify(&Token::new(token), explain::now()) {
         Ok(principal) => principal,

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use anyhow::bail;
 use bytes::Bytes;
 use clap::builder::NonEmptyStringValueParser;
 use tokio::signal::unix::SignalKind;
@@ -211,6 +212,9 @@ fn report(event: &Event) {
         Event::Gap(gap) => say(described(gap)),
         Event::Expiring { .. } => say("the token runs out soon, and there is no other"),
         Event::Complaint(error) => say(format_args!("{}: {}", error.code.name(), error.message)),
+        Event::Refused { why, wait } => {
+            say(format_args!("not subscribed: {why}; next attempt in {} ms", wait.as_millis()));
+        }
         Event::Waiting { why, wait } => {
             say(format_args!("no connection: {why}; next attempt in {} ms", wait.as_millis()));
         }
@@ -233,8 +237,10 @@ fn described(gap: &Gap) -> String {
 
 /// Says why it can't go on; a broken promise is said loudly.
 fn failed(error: FollowError, place: Option<&Place>) -> anyhow::Result<ExitCode> {
-    if !matches!(error, FollowError::Violation(_) | FollowError::Stranger(_)) {
-        return Err(error).context("can't go on");
+    match error {
+        FollowError::Violation(_) | FollowError::Stranger(_) => {}
+        FollowError::NoToken(_) => bail!("can't go on: {error}: --token-file or BRUCKE_TOKEN"),
+        error => return Err(error).context("can't go on"),
     }
     say(format_args!("THE SERVER BROKE ITS PROMISE: {error}"));
     let proven = place.map_or_else(String::new, |place| listed(&place.positions));

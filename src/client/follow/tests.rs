@@ -261,7 +261,7 @@ async fn a_refusal_that_may_pass_is_tried_again_and_another_ends_it() {
     let client = async {
         let mut follower = follow(&[&replica], Credentials::Anonymous);
         let wait = Duration::from_millis(20);
-        assert_eq!(told(&mut follower).await.0, Event::Waiting { why: "no".to_owned(), wait });
+        assert_eq!(told(&mut follower).await.0, Event::Refused { why: "no".to_owned(), wait });
         let error = follower.next().await.expect_err("the channel is not for us");
         assert_eq!(error.to_string(), "channel_forbidden: no");
     };
