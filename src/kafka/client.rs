@@ -109,16 +109,19 @@ impl RenewedClient {
         self.known = KnownTopics::default();
     }
 
-    /// Asks who leads the partitions of a topic, unless that was asked just now. What
-    /// can't be found out so, the client finds out by itself, later.
-    pub(in crate::kafka) fn find_leaders(&mut self, topic: &TopicName) {
+    /// Asks who leads the partitions of a topic, unless that was asked just now; says
+    /// whether a broker answered.
+    pub(in crate::kafka) fn finds_leaders(&mut self, topic: &TopicName) -> bool {
         let now = Instant::now();
         let asked = self.asked.get(topic);
         if asked.is_some_and(|asked| now.saturating_duration_since(*asked) < LEADERS_FRESH) {
-            return;
+            return true;
         }
-        let _ = self.client.fetch_metadata(Some(topic.as_str()), LEADERS_MAX);
-        self.asked.insert(topic.clone(), now);
+        let answered = self.client.fetch_metadata(Some(topic.as_str()), LEADERS_MAX).is_ok();
+        if answered {
+            self.asked.insert(topic.clone(), now);
+        }
+        answered
     }
 
     /// Returns the client with which to read this topic from now on.
@@ -154,7 +157,7 @@ pub(in crate::kafka) fn serve(client: &Client) {
 }
 
 /// How long to ask who leads a topic.
-const LEADERS_MAX: Duration = Duration::from_secs(1);
+const LEADERS_MAX: Duration = Duration::from_secs(2);
 /// For how long what was said then is believed.
 const LEADERS_FRESH: Duration = Duration::from_secs(1);
 /// Events that are served before the caller goes on with its own work.

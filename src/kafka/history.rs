@@ -219,7 +219,17 @@ impl HistoryReader {
         client.map_err(|error| ReadError::Failed(error.to_string()))?;
         // librdkafka by itself looks once a second for the leaders of topics that are
         // new to it, and one that has changed while nothing was read may leave it deaf.
-        self.client.find_leaders(&place.topic);
+        if !self.client.finds_leaders(&place.topic) {
+            // While it read nothing, all brokers may have gone to other addresses. A new
+            // client begins with those of the configuration.
+            self.client.distrust();
+            let client = self.client.of(&place.topic, id);
+            client.map_err(|error| ReadError::Failed(error.to_string()))?;
+            if !self.client.finds_leaders(&place.topic) {
+                let text = "no broker says who leads the partition";
+                return Err(ReadError::Failed(text.to_owned()));
+            }
+        }
         let client = self.client.as_is();
         let queue = PartitionQueue::split(client, &place.topic, place.partition);
         let queue = queue.ok_or_else(|| ReadError::Failed("not a topic's name".to_owned()))?;
