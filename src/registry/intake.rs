@@ -40,9 +40,7 @@ use crate::registry::source::is_assignment;
 use crate::registry::stalls::Stalls;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
-use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
-use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
 use crate::types::limits::PARTITIONS_MAX;
 
@@ -358,93 +356,6 @@ impl Intake {
         None
     }
 
-    pub(in crate::registry) fn follow(&mut self, shard: ShardId, id: SourceId) {
-        let topic = self.directory.key(id).topic;
-        let source = self.sources.entry(id).or_insert_with(|| Source {
-            topic: topic.clone(),
-            phase: Phase::Describing,
-            followers: BTreeSet::new(),
-            idle_since: None,
-            topic_id: TopicId::UNKNOWN,
-            partitions: Vec::new(),
-            partitions_live: 0,
-            unlocated: BTreeSet::new(),
-            locating: false,
-            relocating: BTreeSet::new(),
-            relocating_next: BTreeSet::new(),
-            diverged: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            shortened: None,
-            queued: BTreeMap::new(),
-            doubted: Vec::new(),
-            doubted_later: Vec::new(),
-        });
-        source.followers.insert(shard);
-        source.idle_since = None;
-        self.directory.set_followers(id, source.followers.iter().copied().collect());
-        match source.phase {
-            Phase::Reading => self.announce(id, shard),
-            // A new follower is a new reason to try.
-            Phase::Failed { .. } => {
-                source.phase = Phase::Describing;
-                self.describe([topic]);
-            }
-            Phase::Describing => self.describe([topic]),
-            // What is being begun anew is known already.
-            Phase::Locating if !source.partitions.is_empty() => self.announce(id, shard),
-            Phase::Locating => {}
-        }
-    }
-
-    pub(in crate::registry) fn unfollow(&mut self, shard: ShardId, id: SourceId, now: Instant) {
-        let Some(source) = self.sources.get_mut(&id) else { return };
-        source.followers.remove(&shard);
-        if source.followers.is_empty() {
-            source.idle_since = Some(now);
-        }
-        self.directory.set_followers(id, source.followers.iter().copied().collect());
-    }
-
-    /// Describes these topics from now on though nobody follows them.
-    fn watch(&mut self, topics: Vec<TopicName>) {
-        let before = std::mem::replace(&mut self.settings.watched, topics);
-        for topic in before {
-            self.clear_unwanted(&topic);
-        }
-        self.describe(self.settings.watched.clone());
-    }
-
-    /// Forgets what is wrong with a topic that nobody wants any more.
-    fn clear_unwanted(&self, topic: &TopicName) {
-        let is_followed = self.sources.values().any(|source| source.topic == *topic);
-        if !is_followed && !self.settings.watched.contains(topic) {
-            self.directory.set_failure(topic, None);
-        }
-    }
-
-    pub(in crate::registry) fn forget(&mut self, id: SourceId) {
-        let Some(source) = self.sources.remove(&id) else { return };
-        self.directory.set_partitions(id, Vec::new());
-        self.clear_unwanted(&source.topic);
-        // An answer that comes later must not be taken for one to whoever
-        // follows the source next.
-        let gone = SourceFailure::UnknownTopic(source.topic.clone());
-        for (_, request) in self.requests.extract_if(.., |_, request| request.source == id) {
-            if let Purpose::Answer { to, .. } = request.purpose {
-                answer(&self.directory, &to, &Err(gone.clone()));
-            }
-        }
-        self.retries.retain(|(_, of, _)| *of != id);
-        for partition in &source.partitions {
-            self.tasks.push_back(Task::Unassign {
-                source: id,
-                topic: source.topic.clone(),
-                partition: partition.id(),
-            });
-        }
-        self.history.forget(id);
-    }
-
     pub(in crate::registry) fn describe(&mut self, topics: impl IntoIterator<Item = TopicName>) {
         let wanted = topics.into_iter();
         let topics: Vec<TopicName> =
@@ -533,6 +444,8 @@ mod tests {
     use crate::registry::message::Through;
     use crate::tenancy::channel::SourceKey;
     use crate::tenancy::rule::TenancyRule;
+    use crate::types::ids::ShardId;
+    use crate::types::ids::TopicId;
 
     /// An intake that reads a topic of one partition up to offset 10.
     struct Rig {

@@ -7,6 +7,7 @@
 //! threads share. This room never knows what rdkafka or a connection is.
 
 pub mod directory;
+mod following;
 pub mod history;
 pub mod intake;
 pub mod labels;

@@ -12,6 +12,7 @@ use crate::registry::message::Event;
 use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::Task;
+use crate::registry::message::Through;
 use crate::registry::message::TopicDescription;
 use crate::registry::source::Awaited;
 use crate::registry::source::Phase;
@@ -209,7 +210,7 @@ impl Intake {
                 log.expire(bounds.start);
             }
             self.directory.wake(id, partition);
-            self.tasks.push_back(assignment(id, &source.topic, log));
+            self.tasks.push_back(assignment(id, &source.topic, log, Through::Usual));
         }
         self.end_locating(id);
         self.relocate_next(id);
@@ -261,7 +262,7 @@ impl Intake {
         }
         if source.reads(partition) {
             let log = &source.partitions[partition.index()];
-            self.tasks.push_back(assignment(id, &source.topic, log));
+            self.tasks.push_back(assignment(id, &source.topic, log, Through::Usual));
         }
     }
 
@@ -271,7 +272,7 @@ impl Intake {
         self.directory.set_partitions(id, live);
         let begun = source.partitions[first..source.partitions_live].iter();
         for partition in begun.filter(|log| !source.unlocated.contains(&log.id())) {
-            self.tasks.push_back(assignment(id, &source.topic, partition));
+            self.tasks.push_back(assignment(id, &source.topic, partition, Through::Usual));
         }
     }
 

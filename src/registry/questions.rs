@@ -6,6 +6,7 @@ use crate::registry::message::Bounds;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::Task;
+use crate::registry::message::Through;
 use crate::registry::message::TopicDescription;
 use crate::registry::source::Asker;
 use crate::registry::source::Phase;
@@ -114,7 +115,7 @@ impl Intake {
             let lagging = log.end().offset < bounds.start;
             log.expire(bounds.start);
             if lagging && source.reads(log.id()) {
-                self.tasks.push_back(assignment(id, &source.topic, log));
+                self.tasks.push_back(assignment(id, &source.topic, log, Through::Usual));
             }
             self.directory.wake(id, log.id());
         }

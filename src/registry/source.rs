@@ -215,7 +215,7 @@ pub(in crate::registry) fn assignment(
     source: SourceId,
     topic: &TopicName,
     partition: &Arc<SharedPartition>,
+    through: Through,
 ) -> Task {
-    let (topic, partition, through) = (topic.clone(), Arc::clone(partition), Through::Usual);
-    Task::Assign { source, topic, partition, through }
+    Task::Assign { source, topic: topic.clone(), partition: Arc::clone(partition), through }
 }

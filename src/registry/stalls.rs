@@ -11,10 +11,10 @@ use crate::log::partition::Cursor;
 use crate::registry::intake::Intake;
 use crate::registry::message::Bounds;
 use crate::registry::message::Lookup;
-use crate::registry::message::Task;
 use crate::registry::message::Through;
 use crate::registry::source::Phase;
 use crate::registry::source::Purpose;
+use crate::registry::source::assignment;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
 use crate::types::sabotage::Defect;
@@ -125,13 +125,8 @@ impl Intake {
         for partition in stalled {
             source.seen.remove(&partition);
             if source.reads(partition) && !Defect::TrustReaders.is_planted() {
-                let partition = &source.partitions[partition.index()];
-                self.tasks.push_back(Task::Assign {
-                    source: id,
-                    topic: source.topic.clone(),
-                    partition: partition.clone(),
-                    through: Through::Another,
-                });
+                let log = &source.partitions[partition.index()];
+                self.tasks.push_back(assignment(id, &source.topic, log, Through::Another));
             }
         }
     }
