@@ -2,6 +2,7 @@
 //! why there are several: a topic without a leader must not hold up the others.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use crossbeam_channel::Sender;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError as ClientError;
+use rdkafka::metadata::MetadataPartition;
+use rdkafka::metadata::MetadataTopic;
 
 use crate::kafka::answer::Answer;
 use crate::kafka::client;
@@ -105,16 +108,24 @@ impl Admin {
 
     /// Describes a topic of a cluster that knows no topic ids.
     fn describe_without_id(&self, topic: &TopicName) -> Result<TopicDescription, ErrorCode> {
+        let partitions = self.metadata(topic, |found| found.partitions().len())?;
+        Ok(TopicDescription { topic_id: TopicId::UNKNOWN, partitions })
+    }
+
+    /// Asks for the metadata of a topic, and returns what `read` takes from it.
+    fn metadata<T>(
+        &self,
+        topic: &TopicName,
+        read: impl FnOnce(&MetadataTopic) -> T,
+    ) -> Result<T, ErrorCode> {
         let metadata = self.client.fetch_metadata(Some(topic.as_str()), TIMEOUT);
         let metadata = metadata.map_err(|error| code_of(&error))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic.as_str());
         let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
         match found.error().map(ErrorCode::from) {
-            None | Some(ErrorCode::NoError) => {}
-            Some(code) => return Err(code),
+            None | Some(ErrorCode::NoError) => Ok(read(found)),
+            Some(code) => Err(code),
         }
-        let partitions = found.partitions().len();
-        Ok(TopicDescription { topic_id: TopicId::UNKNOWN, partitions })
     }
 
     fn list_offsets(
@@ -153,17 +164,15 @@ impl Admin {
     }
 
     /// Returns which of the partitions have a leader.
-    fn led(&self, topic: &TopicName, partitions: usize) -> Result<Vec<PartitionId>, ErrorCode> {
-        let metadata = self.client.fetch_metadata(Some(topic.as_str()), TIMEOUT);
-        let metadata = self.heard(metadata.map_err(|error| code_of(&error)))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic.as_str());
-        let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let leaderless: Vec<i32> = found
-            .partitions()
-            .iter()
-            .filter(|partition| partition.leader() < 0)
-            .map(|partition| partition.id())
-            .collect();
+    fn led(
+        &self,
+        topic: &TopicName,
+        partitions: usize,
+    ) -> Result<BTreeSet<PartitionId>, ErrorCode> {
+        let leaderless: BTreeSet<i32> = self.heard(self.metadata(topic, |found| {
+            let leaderless = found.partitions().iter().filter(|partition| partition.leader() < 0);
+            leaderless.map(MetadataPartition::id).collect()
+        }))?;
         let all = (0..partitions).map(PartitionId::from_index);
         Ok(all.filter(|partition| !leaderless.contains(&partition.as_kafka())).collect())
     }
@@ -173,7 +182,7 @@ impl Admin {
     fn offsets_at(
         &self,
         topic: &TopicName,
-        partitions: &[PartitionId],
+        partitions: &BTreeSet<PartitionId>,
         time: rdkafka::Offset,
     ) -> Result<BTreeMap<PartitionId, Offset>, ErrorCode> {
         if partitions.is_empty() {

@@ -106,7 +106,6 @@ impl RenewedClient {
     /// Makes the next reading begin with another client.
     pub(in crate::kafka) fn distrust(&mut self) {
         self.trust = Trust::Lost;
-        self.known = KnownTopics::default();
     }
 
     /// Asks who leads the partitions of a topic, unless that was asked just now; says

@@ -215,21 +215,7 @@ impl HistoryReader {
     }
 
     fn begin_sweep(&mut self, place: Place, id: TopicId) -> Result<Sweep, ReadError> {
-        let client = self.client.of(&place.topic, id);
-        client.map_err(|error| ReadError::Failed(error.to_string()))?;
-        // librdkafka by itself looks once a second for the leaders of topics that are
-        // new to it, and one that has changed while nothing was read may leave it deaf.
-        if !self.client.finds_leaders(&place.topic) {
-            // While it read nothing, all brokers may have gone to other addresses. A new
-            // client begins with those of the configuration.
-            self.client.distrust();
-            let client = self.client.of(&place.topic, id);
-            client.map_err(|error| ReadError::Failed(error.to_string()))?;
-            if !self.client.finds_leaders(&place.topic) {
-                let text = "no broker says who leads the partition";
-                return Err(ReadError::Failed(text.to_owned()));
-            }
-        }
+        self.find_leaders(&place.topic, id)?;
         let client = self.client.as_is();
         let queue = PartitionQueue::split(client, &place.topic, place.partition);
         let queue = queue.ok_or_else(|| ReadError::Failed("not a topic's name".to_owned()))?;
@@ -247,6 +233,28 @@ impl HistoryReader {
         let assigned = client.incremental_assign(&list);
         assigned.map_err(|error| ReadError::Failed(error.to_string()))?;
         Ok(Sweep { place, fetched, queue })
+    }
+
+    /// Takes a client that may read the topic and knows who leads its partitions.
+    /// librdkafka by itself looks once a second for the leaders of topics that are
+    /// new to it, and one that has changed while nothing was read may leave it deaf.
+    fn find_leaders(&mut self, topic: &TopicName, id: TopicId) -> Result<(), ReadError> {
+        if self.finds_leaders(topic, id)? {
+            return Ok(());
+        }
+        // While it read nothing, all brokers may have gone to other addresses. A new
+        // client begins with those of the configuration.
+        self.client.distrust();
+        match self.finds_leaders(topic, id)? {
+            true => Ok(()),
+            false => Err(ReadError::Failed("no broker says who leads the partition".to_owned())),
+        }
+    }
+
+    fn finds_leaders(&mut self, topic: &TopicName, id: TopicId) -> Result<bool, ReadError> {
+        let client = self.client.of(topic, id);
+        client.map_err(|error| ReadError::Failed(error.to_string()))?;
+        Ok(self.client.finds_leaders(topic))
     }
 
     fn end_sweep(&mut self) {

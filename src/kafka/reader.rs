@@ -280,25 +280,24 @@ impl Reader {
         let Assignment { source, topic, partition, .. } = assignment;
         let (source, id) = (*source, partition.topic_id());
         let is_free = |lane: &Lane| lane.is_free(source, topic, id);
-        let hears = |lane: &Lane| !lane.deaf_to.contains(topic);
-        let free = self.lanes.iter().position(|lane| is_free(lane) && hears(lane));
+        let is_deaf = |lane: &Lane| lane.deaf_to.contains(topic);
+        let free = self.lanes.iter().position(|lane| is_free(lane) && !is_deaf(lane));
+        let deaf = self.lanes.iter().position(|lane| is_free(lane) && is_deaf(lane));
         let idle = self.lanes.iter().position(|lane| lane.topics.is_empty());
-        let index = match (free, idle) {
-            (Some(index), _) => index,
+        let index = match (free, idle, deaf) {
+            (Some(index), ..) => index,
             // Nobody reads through it, but it knows an earlier topic of this name.
-            (None, Some(index)) => {
+            (None, Some(index), _) => {
                 self.lanes[index] = Lane::new(&self.config, &self.status)?;
                 index
             }
-            (None, None) if self.lanes.len() < LANES_MAX => {
+            (None, None, _) if self.lanes.len() < LANES_MAX => {
                 self.lanes.push(Lane::new(&self.config, &self.status)?);
                 self.lanes.len() - 1
             }
             // A deaf one may hear again: its partitions have other leaders by and by.
-            (None, None) if self.lanes.iter().any(is_free) => {
-                self.lanes.iter().position(is_free).expect("there is one")
-            }
-            (None, None) => {
+            (None, None, Some(index)) => index,
+            (None, None, None) => {
                 return Err(KafkaError::TooManyRules { topic: topic.clone(), max: LANES_MAX });
             }
         };
