@@ -13,6 +13,7 @@ use crate::protocol::frame::ErrorFrame;
 use crate::tenancy::principal::Principal;
 use crate::tenancy::quota::Full;
 use crate::tenancy::quota::SubscriptionPlace;
+use crate::types::limits::CROWDED_MILLIS;
 use crate::types::moment::Moment;
 
 /// Why a connection is not opened.
@@ -102,5 +103,3 @@ fn refusal(max: NonZeroU32) -> (ErrorCode, String) {
 
 /// Milliseconds until what failed for a moment may be tried again.
 const PASSING_MILLIS: Range<u64> = 500..2_500;
-/// Milliseconds until it may be tried again where others must leave first.
-const CROWDED_MILLIS: Range<u64> = 2_000..10_000;

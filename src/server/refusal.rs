@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::protocol::error_code::ErrorCode;
+use crate::types::limits::CROWDED_MILLIS;
 
 /// Why a request did not become a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +168,7 @@ impl Refusal {
     fn retry_after_millis(&self) -> Option<u64> {
         match self {
             Self::Full | Self::AddressFull | Self::TenantFull | Self::HandshakesFull => {
-                Some(fastrand::u64(FULL_MILLIS))
+                Some(fastrand::u64(CROWDED_MILLIS))
             }
             Self::Draining => Some(fastrand::u64(DRAINING_MILLIS)),
             _ => None,
@@ -175,8 +176,6 @@ impl Refusal {
     }
 }
 
-/// Until others have left.
-const FULL_MILLIS: Range<u64> = 2_000..10_000;
 /// Until a balancer has heard that another replica must be asked.
 const DRAINING_MILLIS: Range<u64> = 500..2_000;
 

@@ -1,6 +1,7 @@
 //! Bounds that hold whatever the configuration says, and the defaults of those
 //! that it may change. Relations between them are asserted at compile time.
 
+use std::ops::Range;
 use std::time::Duration;
 
 /// Bytes of one frame that a client may send before it has authenticated.
@@ -34,6 +35,9 @@ pub const RECORDS_FRAME_BYTES: usize = 64 << 10;
 /// Records after which a `records` frame is ended.
 pub const RECORDS_FRAME_RECORDS_MAX: usize = 1_000;
 
+/// Milliseconds until something may be tried again where others must leave first;
+/// drawn anew for each who is refused.
+pub const CROWDED_MILLIS: Range<u64> = 2_000..10_000;
 /// Default bytes of encoded frames one connection may have unsent. Beyond it
 /// its subscriptions are behind: their cursors stay, and they read on when the
 /// peer has read.
