@@ -63,7 +63,7 @@ fn a_place_is_given_back_however_a_connection_ends() {
     authenticate(&mut client, &token("acme"));
     client.expect("renewed");
     authenticate(&mut client, &token("blub"));
-    assert_eq!(next_error(&mut client)["code"], "identity_changed");
+    assert_eq!(client.expect("error")["code"], "identity_changed");
     let _other = server.client("blub");
     // It breaks a rule.
     client.send_message(9, &[0; 126]);
@@ -144,7 +144,7 @@ fn authenticate(client: &mut RawClient, token: &str) {
 fn sent_away(server: &ServerRig, token: &str) -> (Value, Value) {
     let mut client = server.try_connect(&[]).expect("a WebSocket");
     authenticate(&mut client, token);
-    let error = next_error(&mut client);
+    let error = client.expect("error");
     assert_eq!((&error["code"], &error["retry"]), (&json!(FULL), &json!(true)), "{error}");
     let closing = client.expect("closing");
     let told = (&closing["code"], &closing["reconnect"]);
@@ -163,16 +163,6 @@ fn until_entered(server: &ServerRig, tenant: &str) -> RawClient {
         }
         assert!(Instant::now() < deadline, "who left has left its place");
         thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn next_error(client: &mut RawClient) -> Value {
-    loop {
-        match client.next() {
-            Incoming::Json(frame) if frame["type"] == "error" => return frame,
-            Incoming::Json(_) | Incoming::Ping(_) => {}
-            other => panic!("waited for an error, got {other:?}"),
-        }
     }
 }
 

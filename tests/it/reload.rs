@@ -70,7 +70,7 @@ fn who_follows_a_channel_that_is_taken_out_is_told_and_nobody_else() {
     client.expect("live");
 
     rig.reload("applied", |config| config.replace(&channel("more", &more), ""));
-    let error = hear_error(&mut client);
+    let error = client.expect("error");
     assert_eq!(error["code"], "channel_removed", "{error}");
     assert_eq!(error["sub"], lost, "{error}");
     assert!(error.get("retry").is_some_and(|retry| retry == false), "{error}");
@@ -86,7 +86,7 @@ fn who_follows_a_channel_that_is_taken_out_is_told_and_nobody_else() {
     rig.reload("applied", |config| {
         config.replace(&channel("more", &more), &channel("more", &other))
     });
-    let error = hear_error(&mut client);
+    let error = client.expect("error");
     assert_eq!((&error["code"], &error["sub"]), (&json!("channel_removed"), &lost));
     subscribe(&mut client, 5, "more");
     client.expect("live");
@@ -113,7 +113,7 @@ fn a_key_that_is_rotated_costs_nobody_the_connection() {
     drop(rig.client(&new("b")));
     // Who came with the old key stays, but can't renew by it.
     client.send(&json!({ "type": "authenticate", "token": old("a") }));
-    assert_eq!(hear_error(&mut client)["code"], "authentication_failed");
+    assert_eq!(client.expect("error")["code"], "authentication_failed");
     rig.put(&rig.feed.clone(), "still there");
     assert_eq!(client.values(1), ["still there"]);
     client.send(&json!({ "type": "authenticate", "token": new("a") }));
@@ -135,7 +135,7 @@ fn limits_that_change_close_nobody() {
     rig.reload("applied", |config| config.replace("[server]\n", limits));
     let asked = json!({ "type": "subscribe", "id": 7, "channel": "feed", "keys": ["c"] });
     client.send(&asked);
-    assert_eq!(hear_error(&mut client)["code"], "limit_exceeded");
+    assert_eq!(client.expect("error")["code"], "limit_exceeded");
     let full = RawClient::connect(rig.server.clients, &[]).err().expect("there is no room");
     assert_eq!(full.status, 503, "{full:?}");
     let values = [("a", "for a"), ("b", "for b")];
@@ -386,7 +386,7 @@ impl Rig {
     fn refused(&self, token: &str) -> Value {
         let mut client = RawClient::connect(self.server.clients, &[]).expect("a WebSocket");
         client.send(&json!({ "type": "authenticate", "token": token }));
-        hear_error(&mut client)["code"].clone()
+        client.expect("error")["code"].clone()
     }
 
     /// Sees that the follower was there all the time: it has heard each record once,
@@ -411,16 +411,6 @@ fn subscribe(client: &mut RawClient, id: u64, channel: &str) -> Value {
         match client.next() {
             Incoming::Json(frame) if frame["id"] == id => return frame,
             Incoming::Json(frame) if frame["type"] == "error" => panic!("{frame}"),
-            Incoming::Json(_) | Incoming::Ping(_) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-fn hear_error(client: &mut RawClient) -> Value {
-    loop {
-        match client.next() {
-            Incoming::Json(frame) if frame["type"] == "error" => return frame,
             Incoming::Json(_) | Incoming::Ping(_) => {}
             other => panic!("{other:?}"),
         }

@@ -11,6 +11,7 @@ use brucke::telemetry::metric::Kind;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::support::raw_client::RawClient;
 use crate::support::server_rig::Cluster;
 use crate::support::server_rig::ServerRig;
 use crate::support::server_rig::admin_answer;
@@ -81,14 +82,25 @@ fn metrics_count_what_happens() {
     }
 }
 
-#[test]
-fn both_formats_have_the_same_series() {
+/// Starts a server, and has a client of it get one record.
+fn deliver_a_price() -> (Cluster, ServerRig, RawClient) {
     let cluster = Cluster::start(&[("prices", 1), ("couriers", 1)]);
     let server = ServerRig::start(&cluster.kafka.config(), &[]);
     let (mut client, _) = server.subscriber("acme", json!({ "channel": "prices" }));
     client.expect("live");
     cluster.put("prices", "EURUSD", "1");
     client.values(1);
+    (cluster, server, client)
+}
+
+/// Returns the lines of a page of metrics that are no comments.
+fn samples(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+#[test]
+fn both_formats_have_the_same_series() {
+    let (_cluster, server, _client) = deliver_a_price();
     server.admin_until("/metrics", |_, body| body.contains("brucke_channel_deliveries_total"));
     let page = |accept: &str| {
         let lines = [format!("Accept: {accept}")];
@@ -96,7 +108,7 @@ fn both_formats_have_the_same_series() {
     };
     let series = |answer: &str| -> BTreeSet<String> {
         let (_, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-        let samples = body.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let samples = samples(body);
         // What stands after the value is an exemplar.
         let samples = samples.map(|line| line.split(" # ").next().expect("a sample"));
         samples.map(|line| line.rsplit_once(' ').expect("a value").0.to_owned()).collect()
@@ -124,15 +136,10 @@ fn the_page_of_metrics_is_the_table() {
 
 #[test]
 fn a_scrape_has_no_metric_that_is_not_in_the_table() {
-    let cluster = Cluster::start(&[("prices", 1), ("couriers", 1)]);
-    let server = ServerRig::start(&cluster.kafka.config(), &[]);
-    let (mut client, _) = server.subscriber("acme", json!({ "channel": "prices" }));
-    client.expect("live");
-    cluster.put("prices", "EURUSD", "1");
-    client.values(1);
+    let (_cluster, server, _client) = deliver_a_price();
     let body = server.admin_until("/metrics", |_, body| body.contains("brucke_deliveries_total"));
     let known: BTreeMap<&str, _> = metric::ALL.iter().map(|m| (m.name, m)).collect();
-    for line in body.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+    for line in samples(&body) {
         let name = line.split(['{', ' ']).next().expect("a name");
         let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
         let found = known.get(name).or_else(|| known.get(base.unwrap_or(name)));
