@@ -11,6 +11,8 @@ use metrics::gauge;
 use crate::app::health::ReplicaHealth;
 use crate::kafka::journal::JournalState;
 use crate::kafka::statistics::BrokerState;
+use crate::kafka::statistics::Traffic;
+use crate::kafka::status::Role;
 use crate::kafka::status::SourceCounts;
 use crate::log::budget::Kind;
 use crate::log::partition::SharedPartition;
@@ -112,10 +114,16 @@ impl ReplicaHealth {
             let brokers = connections.brokers.values().filter(|broker| **broker == state);
             gauge!(metric::KAFKA_BROKERS, "state" => name).set(brokers.count() as f64);
         }
-        counter!(metric::KAFKA_CONNECTS).absolute(connections.connects);
-        counter!(metric::KAFKA_DISCONNECTS).absolute(connections.disconnects);
-        counter!(metric::KAFKA_REQUEST_ERRORS).absolute(connections.errors);
-        counter!(metric::KAFKA_RECEIVED_BYTES).absolute(connections.received_bytes);
+        let mut all = Traffic::default();
+        for role in Role::ALL {
+            let traffic = connections.traffic.get(&role).copied().unwrap_or_default();
+            counter!(metric::KAFKA_RECEIVED_BYTES, "client" => role.name())
+                .absolute(traffic.received_bytes);
+            all += traffic;
+        }
+        counter!(metric::KAFKA_CONNECTS).absolute(all.connects);
+        counter!(metric::KAFKA_DISCONNECTS).absolute(all.disconnects);
+        counter!(metric::KAFKA_REQUEST_ERRORS).absolute(all.errors);
         gauge!(metric::KAFKA_ROUND_TRIP).set(connections.round_trip.as_secs_f64());
         for (kind, count) in self.kafka.client_errors() {
             counter!(metric::KAFKA_CLIENT_ERRORS, "error" => kind).absolute(count);

@@ -22,7 +22,9 @@ use tracing::warn;
 
 use crate::kafka::error::KafkaError;
 use crate::kafka::statistics::Statistics;
+use crate::kafka::status::ClientId;
 use crate::kafka::status::KafkaStatus;
+use crate::kafka::status::Role;
 use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
 
@@ -37,8 +39,9 @@ pub(in crate::kafka) type Client = Arc<BaseConsumer<Context>>;
 pub(in crate::kafka) fn connect(
     config: &ClientConfig,
     status: &Arc<KafkaStatus>,
+    role: Role,
 ) -> Result<Client, KafkaError> {
-    let context = Context { status: Arc::clone(status) };
+    let context = Context { status: Arc::clone(status), id: status.client_made(role) };
     Ok(Arc::new(BaseConsumer::from_config_and_context(config, context)?))
 }
 
@@ -68,6 +71,7 @@ impl KnownTopics {
 pub(in crate::kafka) struct RenewedClient {
     config: ClientConfig,
     status: Arc<KafkaStatus>,
+    role: Role,
     client: Client,
     known: KnownTopics,
     trust: Trust,
@@ -91,11 +95,12 @@ impl RenewedClient {
     pub(in crate::kafka) fn connect(
         config: ClientConfig,
         status: &Arc<KafkaStatus>,
+        role: Role,
     ) -> Result<Self, KafkaError> {
-        let client = connect(&config, status)?;
+        let client = connect(&config, status, role)?;
         let (status, known) = (Arc::clone(status), KnownTopics::default());
         let (trust, asked) = (Trust::Whole, HashMap::new());
-        Ok(Self { config, status, client, known, trust, asked })
+        Ok(Self { config, status, role, client, known, trust, asked })
     }
 
     /// Returns the client as it is.
@@ -134,7 +139,7 @@ impl RenewedClient {
         id: TopicId,
     ) -> Result<&Client, KafkaError> {
         if self.trust == Trust::Lost || !self.known.admit(topic, id) {
-            self.client = connect(&self.config, &self.status)?;
+            self.client = connect(&self.config, &self.status, self.role)?;
             self.known = KnownTopics::default();
             self.trust = Trust::Whole;
             self.asked.clear();
@@ -165,6 +170,13 @@ const EVENTS_PER_TURN: usize = 50;
 /// Where a client's logs and errors go.
 pub(in crate::kafka) struct Context {
     status: Arc<KafkaStatus>,
+    id: ClientId,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.status.client_ended(self.id);
+    }
 }
 
 impl ClientContext for Context {
@@ -184,7 +196,7 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, said: &[u8]) {
         match Statistics::parse(said) {
-            Some((client, said)) => self.status.note_statistics(client, said),
+            Some(said) => self.status.note_statistics(self.id, said),
             None => debug!("statistics of a kafka client can't be read"),
         }
     }

@@ -29,6 +29,7 @@ use crate::kafka::reader::Assignment;
 use crate::kafka::reader::Order;
 use crate::kafka::reader::Reader;
 use crate::kafka::status::KafkaStatus;
+use crate::kafka::status::Role;
 use crate::registry::directory::Directory;
 use crate::registry::intake::Intake;
 use crate::registry::message::Command;
@@ -112,7 +113,7 @@ pub fn start(
     let mut readers = Vec::new();
     for index in 0..config.history_readers.max(1) {
         let (chunk, chunks) = crossbeam_channel::bounded(1);
-        let client = RenewedClient::connect(config.history(), &status)?;
+        let client = RenewedClient::connect(config.history(), &status, Role::History)?;
         let (directory, status) = (Arc::clone(&directory), Arc::clone(&status));
         let (answer, sampler) = (answer.clone(), config.sampler.clone());
         let reader = HistoryReader::new(index, client, chunks, answer, directory, status, sampler);
@@ -121,7 +122,7 @@ pub fn start(
     }
     // Questions are bounded by what the intake waits for: each is asked once.
     let (question, questions) = crossbeam_channel::unbounded();
-    let client = client::connect(&config.admin(), &status)?;
+    let client = client::connect(&config.admin(), &status, Role::Admin)?;
     let admin = Admin::new(client, config, questions, answer, Arc::clone(&status));
     for index in 0..ADMIN_THREADS {
         let admin = admin.clone();

@@ -21,6 +21,7 @@ use crate::kafka::native::topics;
 use crate::kafka::native::topics::ErrorCode;
 use crate::kafka::peek::Peek;
 use crate::kafka::status::KafkaStatus;
+use crate::kafka::status::Role;
 use crate::tenancy::channel::SourceKey;
 use crate::tenancy::rule::TenancyRule;
 use crate::types::ids::Offset;
@@ -111,7 +112,7 @@ impl Inspector {
     pub fn new(config: &KafkaConfig) -> Result<Self, KafkaError> {
         config.validate()?;
         let status = Arc::new(KafkaStatus::default());
-        let client = client::connect(&config.admin(), &status)?;
+        let client = client::connect(&config.admin(), &status, Role::Admin)?;
         Ok(Self { config: config.clone(), client, status })
     }
 

@@ -29,6 +29,7 @@ use crate::kafka::native::queue::PartitionQueue;
 use crate::kafka::native::topics;
 use crate::kafka::native::topics::ErrorCode;
 use crate::kafka::status::KafkaStatus;
+use crate::kafka::status::Role;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::TopicId;
@@ -118,7 +119,7 @@ impl Journal {
         each: impl FnMut(&RawRecord<'_>) + Send + 'static,
     ) -> Result<Self, KafkaError> {
         config.validate()?;
-        let client = RenewedClient::connect(config.live(), kafka)?;
+        let client = RenewedClient::connect(config.live(), kafka, Role::Journal)?;
         let stop = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             client,
@@ -213,12 +214,10 @@ impl Reader {
         fetched: &mut Fetched,
     ) -> Result<(), Fault> {
         let mut look_at = Instant::now() + LOOK_INTERVAL;
+        let mut seen = None;
         while !self.is_stopped() {
             if Instant::now() >= look_at {
-                // librdkafka is silent about a topic that is gone or was made again.
-                if describe(client, self.status.topic())? != id {
-                    return Err("it was made again".to_owned());
-                }
+                seen = Some(self.look(id, client, seen)?);
                 look_at = Instant::now() + LOOK_INTERVAL;
             }
             let Some(item) = fetched.front() else {
@@ -234,6 +233,24 @@ impl Reader {
         Ok(())
     }
 
+    /// Looks whether the topic is still the same, and whether what it has comes here:
+    /// librdkafka is silent about one that is gone or was made again, and may wait at a
+    /// broker that leads the partition no more.
+    fn look(&mut self, id: TopicId, client: &Client, before: Option<Seen>) -> Result<Seen, Fault> {
+        let topic = self.status.topic();
+        if describe(client, topic)? != id {
+            return Err("it was made again".to_owned());
+        }
+        let bounds = client.fetch_watermarks(topic.as_str(), PARTITION, TIMEOUT);
+        let (_, end) = bounds.map_err(|error| error.to_string())?;
+        let seen = Seen { next: self.next, end: Offset::from_kafka(end).unwrap_or(Offset::ZERO) };
+        if seen.is_stalled_since(before) {
+            self.client.distrust();
+            return Err("it has more than comes here: another client is tried".to_owned());
+        }
+        Ok(seen)
+    }
+
     fn take(&mut self, item: &Item<'_>) -> Result<(), Fault> {
         match item {
             Item::Record(message) => {
@@ -243,7 +260,9 @@ impl Reader {
                 }
                 Ok(())
             }
-            Item::End(_) => {
+            Item::End(end) => {
+                // Marks of transactions are no records.
+                self.next = self.next.max(Some(*end));
                 self.status.caught_up();
                 Ok(())
             }
@@ -259,6 +278,20 @@ impl Reader {
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// How far a journal was read, and how far it went, when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    next: Option<Offset>,
+    end: Offset,
+}
+
+impl Seen {
+    /// Says whether nothing came between two looks of what there was at the first.
+    fn is_stalled_since(self, before: Option<Self>) -> bool {
+        before.is_some_and(|before| self.next == before.next && before.next < Some(before.end))
     }
 }
 
@@ -312,5 +345,17 @@ mod tests {
         assert_eq!(status.state(), JournalState::Failing { reason: "b".to_owned() });
         status.caught_up();
         assert_eq!(status.state(), JournalState::Read);
+    }
+
+    #[test]
+    fn a_journal_is_stalled_when_it_brings_nothing_of_what_it_had_before() {
+        let at = |raw| Offset::from_kafka(raw).expect("not negative");
+        let seen = |next, end| Seen { next: Some(at(next)), end: at(end) };
+        let is_stalled = |before, now: Seen| now.is_stalled_since(Some(before));
+        assert!(!seen(3, 9).is_stalled_since(None), "it may have come just now");
+        assert!(!is_stalled(seen(9, 9), seen(9, 12)), "it may have come just now");
+        assert!(!is_stalled(seen(3, 9), seen(4, 9)), "slow is not stalled");
+        assert!(is_stalled(seen(9, 12), seen(9, 12)));
+        assert!(is_stalled(seen(9, 12), seen(9, 15)));
     }
 }

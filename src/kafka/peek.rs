@@ -24,6 +24,7 @@ use crate::kafka::native::queue::Fetched;
 use crate::kafka::native::queue::Item;
 use crate::kafka::native::queue::PartitionQueue;
 use crate::kafka::status::KafkaStatus;
+use crate::kafka::status::Role;
 use crate::log::batch::Batch;
 use crate::log::batch::BatchBuilder;
 use crate::tenancy::channel::SourceKey;
@@ -80,7 +81,7 @@ impl Peek {
     ) -> Result<Self, PeekError> {
         config.validate()?;
         let status = Arc::new(KafkaStatus::default());
-        let client = client::connect(&config.history(), &status)?;
+        let client = client::connect(&config.history(), &status, Role::History)?;
         Ok(Self { client, source, partition })
     }
 

@@ -35,6 +35,7 @@ use crate::kafka::inbox::Inbox;
 use crate::kafka::inbox::Woken;
 use crate::kafka::native::queue::PartitionQueue;
 use crate::kafka::status::KafkaStatus;
+use crate::kafka::status::Role;
 use crate::log::partition::Cursor;
 use crate::log::partition::SharedPartition;
 use crate::registry::directory::Directory;
@@ -346,7 +347,7 @@ impl Reader {
 
 impl Lane {
     fn new(config: &ClientConfig, status: &Arc<KafkaStatus>) -> Result<Self, KafkaError> {
-        let client = client::connect(config, status)?;
+        let client = client::connect(config, status, Role::Live)?;
         let (topics, known, deaf_to) = Default::default();
         Ok(Self { client, topics, known, deaf_to })
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::ops::AddAssign;
 
 use serde::Deserialize;
 
@@ -23,12 +24,31 @@ pub(in crate::kafka) struct Statistics {
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::kafka) struct Broker {
     pub(in crate::kafka) state: BrokerState,
-    pub(in crate::kafka) connects: u64,
-    pub(in crate::kafka) disconnects: u64,
-    pub(in crate::kafka) errors: u64,
-    pub(in crate::kafka) received_bytes: u64,
+    pub(in crate::kafka) traffic: Traffic,
     /// Microseconds that all but one of a hundred answers took at most.
     pub(in crate::kafka) round_trip_micros: u64,
+}
+
+/// What was between a client and brokers since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Connections that were tried.
+    pub connects: u64,
+    /// Connections that ended.
+    pub disconnects: u64,
+    /// Requests that failed or had no answer in time.
+    pub errors: u64,
+    /// As they came: compressed, with what the protocol adds.
+    pub received_bytes: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.connects += other.connects;
+        self.disconnects += other.disconnects;
+        self.errors += other.errors;
+        self.received_bytes += other.received_bytes;
+    }
 }
 
 /// The state of a connection, the best last.
@@ -43,21 +63,20 @@ pub enum BrokerState {
 }
 
 impl Statistics {
-    /// Reads what a client said, under its name; `None` for what can't be read.
-    pub(in crate::kafka) fn parse(json: &[u8]) -> Option<(String, Self)> {
+    /// Reads what a client said; `None` for what can't be read.
+    pub(in crate::kafka) fn parse(json: &[u8]) -> Option<Self> {
         let said: Said = serde_json::from_slice(json).ok()?;
         // Names of brokers to begin with have no number of their own.
         let numbered = said.brokers.into_values().filter(|broker| broker.nodeid >= 0);
         let brokers = numbered.map(|said| {
-            let broker = Broker {
-                state: state(&said.state),
+            let traffic = Traffic {
                 connects: said.connects,
                 disconnects: said.disconnects,
                 errors: said.txerrs + said.rxerrs + said.req_timeouts,
                 received_bytes: said.rxbytes,
-                round_trip_micros: said.rtt.p99,
             };
-            (said.nodeid, broker)
+            let (state, round_trip_micros) = (state(&said.state), said.rtt.p99);
+            (said.nodeid, Broker { state, traffic, round_trip_micros })
         });
         let mut ends = BTreeMap::new();
         for (topic, said) in said.topics {
@@ -71,7 +90,7 @@ impl Statistics {
                 }
             }
         }
-        Some((said.name, Self { brokers: brokers.collect(), ends }))
+        Some(Self { brokers: brokers.collect(), ends })
     }
 }
 
@@ -87,7 +106,6 @@ fn state(name: &str) -> BrokerState {
 /// The part of librdkafka's JSON that is wanted.
 #[derive(Deserialize)]
 struct Said {
-    name: String,
     brokers: HashMap<String, SaidOfBroker>,
     topics: HashMap<String, SaidOfTopic>,
 }
@@ -141,11 +159,11 @@ mod tests {
             "a:2/2":{"nodeid":2,"state":"TRY_CONNECT"}},
             "topics":{"t":{"partitions":{"0":{"partition":0,"ls_offset":7},
                 "1":{"partition":1,"ls_offset":-1001},"-1":{"partition":-1,"ls_offset":0}}}}}"#;
-        let (name, read) = Statistics::parse(said).expect("it can be read");
-        assert_eq!(name, "b#consumer-1");
+        let read = Statistics::parse(said).expect("it can be read");
         let up = &read.brokers[&1];
-        assert_eq!((up.state, up.connects, up.errors), (BrokerState::Up, 2, 6));
-        assert_eq!((up.disconnects, up.round_trip_micros, up.received_bytes), (1, 700, 9));
+        assert_eq!((up.state, up.round_trip_micros), (BrokerState::Up, 700));
+        let traffic = Traffic { connects: 2, disconnects: 1, errors: 6, received_bytes: 9 };
+        assert_eq!(up.traffic, traffic);
         assert_eq!(read.brokers[&2].state, BrokerState::Connecting);
         assert_eq!(read.brokers.len(), 2);
         let ends: Vec<_> = read.ends.into_iter().map(|((_, p), end)| (p.as_u32(), end)).collect();

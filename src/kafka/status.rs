@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::kafka::statistics::BrokerState;
 use crate::kafka::statistics::Statistics;
+use crate::kafka::statistics::Traffic;
 use crate::registry::history::Sweeps;
 use crate::registry::message::ReadError;
 use crate::types::ids::Offset;
@@ -47,12 +48,47 @@ struct State {
     stopped: BTreeMap<TopicName, String>,
     counts: BTreeMap<SourceId, Arc<SourceCounts>>,
     failed_threads: BTreeSet<String>,
-    /// What each client said last, by its name; there are a few and they stay.
-    statistics: BTreeMap<String, Statistics>,
+    /// What each client that there is said last.
+    clients: BTreeMap<ClientId, (Role, Statistics)>,
+    clients_made: u64,
+    /// What clients were sent that are no more.
+    ended: BTreeMap<Role, Traffic>,
     client_errors: BTreeMap<&'static str, u64>,
     read_stops: BTreeMap<&'static str, u64>,
     sweeps: Sweeps,
     received: Latencies,
+}
+
+/// One of this process's clients of Kafka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::kafka) struct ClientId(u64);
+
+/// What a client of Kafka is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Records as they come.
+    Live,
+    /// Records of old.
+    History,
+    /// Questions about topics and offsets.
+    Admin,
+    /// What replicas tell each other.
+    Journal,
+}
+
+impl Role {
+    /// All that there are.
+    pub const ALL: [Self; 4] = [Self::Live, Self::History, Self::Admin, Self::Journal];
+
+    /// Returns its name, as metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::History => "history",
+            Self::Admin => "admin",
+            Self::Journal => "journal",
+        }
+    }
 }
 
 /// The connections to brokers, of all clients together.
@@ -60,11 +96,8 @@ struct State {
 pub struct Connections {
     /// Brokers, each by its best connection.
     pub brokers: BTreeMap<i32, BrokerState>,
-    pub connects: u64,
-    pub disconnects: u64,
-    pub errors: u64,
-    /// As they came: compressed, with what the protocol adds.
-    pub received_bytes: u64,
+    /// Since the process began.
+    pub traffic: BTreeMap<Role, Traffic>,
     /// Of the slowest broker, at the 99th percentile.
     pub round_trip: Duration,
 }
@@ -145,16 +178,16 @@ impl KafkaStatus {
     /// Returns the state of the connections to brokers.
     pub fn connections(&self) -> Connections {
         let state = self.lock();
-        let mut all = Connections::default();
+        let (brokers, traffic) = (BTreeMap::new(), state.ended.clone());
+        let mut all = Connections { brokers, traffic, round_trip: Duration::ZERO };
         let mut slowest = 0;
-        for (number, broker) in state.statistics.values().flat_map(|said| &said.brokers) {
-            let best = all.brokers.entry(*number).or_default();
-            *best = broker.state.max(*best);
-            all.connects += broker.connects;
-            all.disconnects += broker.disconnects;
-            all.errors += broker.errors;
-            all.received_bytes += broker.received_bytes;
-            slowest = slowest.max(broker.round_trip_micros);
+        for (role, said) in state.clients.values() {
+            for (number, broker) in &said.brokers {
+                let best = all.brokers.entry(*number).or_default();
+                *best = broker.state.max(*best);
+                *all.traffic.entry(*role).or_default() += broker.traffic;
+                slowest = slowest.max(broker.round_trip_micros);
+            }
         }
         all.round_trip = Duration::from_micros(slowest);
         all
@@ -165,7 +198,7 @@ impl KafkaStatus {
     pub fn ends(&self) -> BTreeMap<(TopicName, PartitionId), Offset> {
         let state = self.lock();
         let mut all: BTreeMap<(TopicName, PartitionId), Offset> = BTreeMap::new();
-        for (place, end) in state.statistics.values().flat_map(|said| &said.ends) {
+        for (place, end) in state.clients.values().flat_map(|(_, said)| &said.ends) {
             let known = all.entry(place.clone()).or_insert(*end);
             *known = (*end).max(*known);
         }
@@ -191,8 +224,28 @@ impl KafkaStatus {
         self.lock().sweeps.clone()
     }
 
-    pub(in crate::kafka) fn note_statistics(&self, client: String, said: Statistics) {
-        self.lock().statistics.insert(client, said);
+    /// Gives a client that is made a name.
+    pub(in crate::kafka) fn client_made(&self, role: Role) -> ClientId {
+        let mut state = self.lock();
+        state.clients_made += 1;
+        let id = ClientId(state.clients_made);
+        state.clients.insert(id, (role, Statistics::default()));
+        id
+    }
+
+    pub(in crate::kafka) fn note_statistics(&self, client: ClientId, said: Statistics) {
+        if let Some((_, known)) = self.lock().clients.get_mut(&client) {
+            *known = said;
+        }
+    }
+
+    /// Forgets a client that is no more: its connections and what it knew of the ends
+    /// of logs. What it was sent still counts.
+    pub(in crate::kafka) fn client_ended(&self, client: ClientId) {
+        let mut state = self.lock();
+        let Some((role, said)) = state.clients.remove(&client) else { return };
+        let ended = state.ended.entry(role).or_default();
+        said.brokers.values().for_each(|broker| *ended += broker.traffic);
     }
 
     pub(in crate::kafka) fn count_client_error(&self, kind: &'static str) {
@@ -276,3 +329,40 @@ const CLIENT_ERRORS: [&str; 7] =
     ["all_brokers_down", "transport", "resolve", "authentication", "tls", "timed_out", "other"];
 /// Why the reading of a partition stops.
 const READ_STOPS: [&str; 3] = ["out_of_range", "truncated", "failed"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::statistics::Broker;
+
+    #[test]
+    fn of_a_client_that_is_no_more_only_what_it_was_sent_counts() {
+        let status = KafkaStatus::default();
+        let place = (TopicName::new("t"), PartitionId::from_index(0));
+        let end = |raw| Offset::from_kafka(raw).expect("not negative");
+        let said = |received_bytes, raw| {
+            let traffic = Traffic { received_bytes, connects: 1, ..Traffic::default() };
+            let broker = Broker { state: BrokerState::Up, traffic, round_trip_micros: 5 };
+            let ends = BTreeMap::from([(place.clone(), end(raw))]);
+            Statistics { brokers: BTreeMap::from([(1, broker)]), ends }
+        };
+        let (first, other) = (status.client_made(Role::Live), status.client_made(Role::History));
+        status.note_statistics(first, said(10, 70));
+        status.note_statistics(other, said(5, 60));
+        assert_eq!(status.ends()[&place], end(70));
+        status.client_ended(first);
+        assert_eq!(status.ends()[&place], end(60));
+        let second = status.client_made(Role::Live);
+        status.note_statistics(second, said(1, 61));
+        let traffic = &status.connections().traffic;
+        assert_eq!((traffic[&Role::Live].received_bytes, traffic[&Role::Live].connects), (11, 2));
+        assert_eq!(traffic[&Role::History].received_bytes, 5);
+        status.client_ended(second);
+        status.client_ended(other);
+        // Late words of a client that is no more.
+        status.note_statistics(other, said(9, 99));
+        let connections = status.connections();
+        assert!(connections.brokers.is_empty() && status.ends().is_empty());
+        assert_eq!(connections.traffic[&Role::Live].received_bytes, 11);
+    }
+}
