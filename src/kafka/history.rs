@@ -13,6 +13,7 @@ use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer as _;
+use tracing::debug;
 
 use crate::kafka::answer::Answer;
 use crate::kafka::classify;
@@ -81,7 +82,7 @@ struct Sweep {
 enum End {
     /// The sweep stands at the chunk's end and can go on from there.
     GoesOn,
-    /// The log had no more; what comes next must be asked for anew.
+    /// Memory has what comes next, or nothing does; whoever wants more begins anew.
     AtEnd,
 }
 
@@ -107,6 +108,8 @@ impl HistoryReader {
                     let result = self.read(&chunk);
                     if let Err(error) = &result {
                         self.status.count_read_stop(error);
+                        let (topic, partition) = (&chunk.topic, chunk.partition.id());
+                        debug!(%topic, %partition, from = %chunk.from.offset, ?error, "history can't be read");
                     }
                     let answer = Answer::History {
                         reader: self.index,
@@ -177,7 +180,10 @@ impl HistoryReader {
         let (mut records, mut unclassified) = (0, 0);
         let mut progress_at = Instant::now();
         let end = loop {
-            if batch.to() >= chunk.until || batch.bytes() >= HISTORY_CHUNK_BYTES {
+            if batch.to() >= chunk.until {
+                break End::AtEnd;
+            }
+            if batch.bytes() >= HISTORY_CHUNK_BYTES {
                 break End::GoesOn;
             }
             let Some(item) = sweep.fetched.front() else {

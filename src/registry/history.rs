@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::registry::turns::Order;
@@ -23,6 +24,9 @@ pub(in crate::registry) struct History {
     under_way: usize,
     wanted: BTreeMap<Place, Wanted>,
     turns: Turns,
+    /// When to look at partitions that rest or gather; one that does something else by
+    /// then is left alone.
+    alarms: BTreeSet<(Instant, Place)>,
 }
 
 /// What is wanted of one partition.
@@ -54,6 +58,12 @@ struct Asked {
 enum State {
     /// It can be read as soon as somebody who wants it has its turn.
     Open,
+    /// Somebody asks where no sweep stands, and maybe others are about to: where
+    /// thousands come back at once, a pass that begins below all of them serves all.
+    Gathering {
+        since: Instant,
+        until: Instant,
+    },
     Reading,
     /// Forgotten while a chunk was being read; the answer only frees the reader,
     /// for those who have asked since then ask for something else.
@@ -102,6 +112,11 @@ pub enum SweepState {
     Resting,
 }
 
+/// For how long nobody else must have asked before a new sweep begins: clients of a
+/// storm come less than a millisecond apart.
+const GATHER_QUIET: Duration = Duration::from_millis(5);
+/// How long it waits for others at most.
+const GATHER_MAX: Duration = Duration::from_millis(100);
 /// Chunks after which a sweep looks back for cursors that it left behind.
 const STRIDES_MAX: u32 = 16;
 
@@ -115,8 +130,8 @@ pub(in crate::registry) struct Next {
 
 impl History {
     pub(in crate::registry) fn new(readers_max: usize) -> Self {
-        let (wanted, turns) = (BTreeMap::new(), Turns::default());
-        Self { readers_max, under_way: 0, wanted, turns }
+        let (wanted, turns, alarms) = (BTreeMap::new(), Turns::default(), BTreeSet::new());
+        Self { readers_max, under_way: 0, wanted, turns, alarms }
     }
 
     /// Notes that a cursor of a tenant's waits at `offset`.
@@ -126,9 +141,15 @@ impl History {
         partition: PartitionId,
         tenant: &TenantId,
         offset: Offset,
+        now: Instant,
     ) {
         let place = (source, partition);
         let wanted = self.wanted.entry(place).or_insert_with(Wanted::new);
+        if wanted.tenants.is_empty() && wanted.state == State::Open && wanted.sweep != Some(offset)
+        {
+            wanted.state = State::Gathering { since: now, until: now + GATHER_QUIET };
+            self.alarms.insert((now + GATHER_QUIET, place));
+        }
         if !wanted.tenants.contains_key(tenant) {
             let order = self.turns.enter(tenant);
             let (offsets, late) = (BTreeSet::new(), BTreeSet::new());
@@ -136,8 +157,11 @@ impl History {
         }
         let asked = wanted.tenants.get_mut(tenant).expect("just entered");
         asked.offsets.insert(offset);
-        match wanted.state {
+        match &mut wanted.state {
             State::Open => self.turns.open(tenant, asked.order, place),
+            State::Gathering { since, until } => {
+                *until = (now + GATHER_QUIET).min(*since + GATHER_MAX);
+            }
             State::Reading | State::Abandoned => drop(asked.late.insert(offset)),
             State::Resting { .. } => {}
         }
@@ -191,6 +215,7 @@ impl History {
             Some(until) => {
                 wanted.tenants.values_mut().for_each(|asked| asked.late.clear());
                 wanted.state = State::Resting { until };
+                self.alarms.insert((until, place));
             }
             None => {
                 self.nobody_wants(place);
@@ -200,21 +225,24 @@ impl History {
     }
 
     pub(in crate::registry) fn handle_timeout(&mut self, now: Instant) {
-        let rested = self
-            .wanted
-            .iter()
-            .filter(|(_, wanted)| matches!(wanted.state, State::Resting { until } if until <= now));
-        for place in rested.map(|(place, _)| *place).collect::<Vec<_>>() {
-            self.open(place);
+        while let Some(&(at, place)) = self.alarms.first() {
+            if at > now {
+                break;
+            }
+            self.alarms.pop_first();
+            let state = self.wanted.get(&place).map(|wanted| wanted.state);
+            match state {
+                Some(State::Resting { until } | State::Gathering { until, .. }) if until > now => {
+                    self.alarms.insert((until, place));
+                }
+                Some(State::Resting { .. } | State::Gathering { .. }) => self.open(place),
+                Some(State::Open | State::Reading | State::Abandoned) | None => {}
+            }
         }
     }
 
     pub(in crate::registry) fn next_deadline(&self) -> Option<Instant> {
-        let resting = self.wanted.values().filter_map(|wanted| match wanted.state {
-            State::Resting { until } => Some(until),
-            _ => None,
-        });
-        resting.min()
+        self.alarms.first().map(|(at, _)| *at)
     }
 
     /// Returns the next chunk to read, if a reader is free.
@@ -246,7 +274,9 @@ impl History {
     pub(in crate::registry) fn sweeps(&self, max: usize) -> Sweeps {
         let is_busy = |wanted: &Wanted| match wanted.state {
             State::Open => !wanted.tenants.is_empty(),
-            State::Reading | State::Abandoned | State::Resting { .. } => true,
+            State::Gathering { .. } | State::Reading | State::Abandoned | State::Resting { .. } => {
+                true
+            }
         };
         let wanted = self.wanted.iter().filter(|(_, wanted)| is_busy(wanted));
         let sweep = |((source, partition), wanted): (&Place, &Wanted)| Sweep {
@@ -261,7 +291,7 @@ impl History {
                 .min(),
             stands_at: wanted.sweep,
             state: match wanted.state {
-                State::Open => SweepState::Waiting,
+                State::Open | State::Gathering { .. } => SweepState::Waiting,
                 State::Reading | State::Abandoned => SweepState::Reading,
                 State::Resting { .. } => SweepState::Resting,
             },
@@ -284,7 +314,9 @@ impl History {
             let wanted = self.wanted.get_mut(&place).expect("just listed");
             match wanted.state {
                 State::Reading | State::Abandoned => wanted.state = State::Abandoned,
-                State::Open | State::Resting { .. } => drop(self.wanted.remove(&place)),
+                State::Open | State::Gathering { .. } | State::Resting { .. } => {
+                    drop(self.wanted.remove(&place));
+                }
             }
         }
     }
@@ -326,6 +358,7 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::LazyLock;
 
     use super::*;
 
@@ -337,36 +370,86 @@ mod tests {
         TenantId::new("acme")
     }
 
+    /// Lets a cursor wait, with the time standing still.
+    fn ask(
+        history: &mut History,
+        source: SourceId,
+        partition: PartitionId,
+        tenant: &TenantId,
+        at: Offset,
+    ) {
+        history.demand(source, partition, tenant, at, *NOW);
+    }
+
+    /// Returns what is read when nobody else is about to ask.
+    fn poll(history: &mut History) -> Option<Next> {
+        history.handle_timeout(*NOW + GATHER_MAX);
+        history.poll()
+    }
+
+    static NOW: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+    #[test]
+    fn a_new_sweep_waits_a_moment_for_those_who_come_with_the_first() {
+        let (source, p) = (SourceId::new(1), PartitionId::from_index(0));
+        let mut history = History::new(1);
+        let after = |millis| *NOW + Duration::from_millis(millis);
+        let at = |history: &mut History, millis, from| {
+            history.demand(source, p, &acme(), offset(from), after(millis));
+            history.handle_timeout(after(millis));
+        };
+        at(&mut history, 0, 50);
+        at(&mut history, 4, 30);
+        history.handle_timeout(after(8));
+        assert_eq!(history.poll(), None, "another came four milliseconds ago");
+        assert_eq!(history.next_deadline(), Some(after(9)));
+        history.handle_timeout(after(9));
+        assert_eq!(history.poll().map(|next| next.from), Some(offset(30)));
+        history.handle_read(source, p, offset(60));
+        assert_eq!(history.next_deadline(), None);
+        // Going on needs no gathering.
+        at(&mut history, 20, 60);
+        assert_eq!(history.poll().map(|next| next.from), Some(offset(60)));
+        history.handle_read(source, p, offset(90));
+        // However many come, it begins in the end.
+        for millis in 0..100 {
+            at(&mut history, 30 + millis, 29 - i64::try_from(millis % 20).expect("small"));
+            assert_eq!(history.poll(), None);
+        }
+        history.handle_timeout(after(130));
+        assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
+    }
+
     #[test]
     fn one_sweep_serves_all_who_wait_along_its_way() {
         let (source, p) = (SourceId::new(1), PartitionId::from_index(0));
         let mut history = History::new(1);
         for at in [50, 10, 90] {
-            history.demand(source, p, &acme(), offset(at));
+            ask(&mut history, source, p, &acme(), offset(at));
         }
-        assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
-        assert_eq!(history.poll(), None, "one reader");
-        history.demand(source, p, &acme(), offset(60));
+        assert_eq!(poll(&mut history).map(|next| next.from), Some(offset(10)));
+        assert_eq!(poll(&mut history), None, "one reader");
+        ask(&mut history, source, p, &acme(), offset(60));
         history.handle_read(source, p, offset(60));
-        assert_eq!(history.poll().map(|next| next.from), Some(offset(60)), "goes on");
+        assert_eq!(poll(&mut history).map(|next| next.from), Some(offset(60)), "goes on");
         history.handle_read(source, p, offset(80));
-        assert_eq!(history.poll().map(|next| next.from), Some(offset(90)), "jumps on");
+        assert_eq!(poll(&mut history).map(|next| next.from), Some(offset(90)), "jumps on");
         history.handle_read(source, p, offset(100));
-        assert_eq!(history.poll(), None);
+        assert_eq!(poll(&mut history), None);
     }
 
     #[test]
     fn whoever_asks_during_a_reading_is_not_forgotten() {
         let (source, p) = (SourceId::new(1), PartitionId::from_index(0));
         let mut history = History::new(1);
-        history.demand(source, p, &acme(), offset(10));
-        assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
+        ask(&mut history, source, p, &acme(), offset(10));
+        assert_eq!(poll(&mut history).map(|next| next.from), Some(offset(10)));
         // The chunk is in memory and out again before its answer is here.
-        history.demand(source, p, &acme(), offset(10));
+        ask(&mut history, source, p, &acme(), offset(10));
         history.handle_read(source, p, offset(20));
-        assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
+        assert_eq!(poll(&mut history).map(|next| next.from), Some(offset(10)));
         history.handle_read(source, p, offset(20));
-        assert_eq!(history.poll(), None);
+        assert_eq!(poll(&mut history), None);
     }
 
     #[test]
@@ -374,16 +457,16 @@ mod tests {
         let (source, p) = (SourceId::new(1), PartitionId::from_index(0));
         for failed in [false, true] {
             let mut history = History::new(1);
-            history.demand(source, p, &acme(), offset(10));
-            assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
+            ask(&mut history, source, p, &acme(), offset(10));
+            assert_eq!(poll(&mut history).map(|next| next.from), Some(offset(10)));
             history.forget(source);
-            history.demand(source, p, &acme(), offset(3));
-            assert_eq!(history.poll(), None, "one reader");
+            ask(&mut history, source, p, &acme(), offset(3));
+            assert_eq!(poll(&mut history), None, "one reader");
             match failed {
                 false => history.handle_read(source, p, offset(20)),
                 true => history.handle_failure(source, p, None),
             }
-            assert_eq!(history.poll().map(|next| next.from), Some(offset(3)));
+            assert_eq!(poll(&mut history).map(|next| next.from), Some(offset(3)));
         }
     }
 
@@ -393,11 +476,11 @@ mod tests {
         let (a, b) = (SourceId::new(1), SourceId::new(2));
         let p = PartitionId::from_index(0);
         for at in [0, 100] {
-            history.demand(a, p, &acme(), offset(at));
-            history.demand(b, p, &acme(), offset(at));
+            ask(&mut history, a, p, &acme(), offset(at));
+            ask(&mut history, b, p, &acme(), offset(at));
         }
         let mut order = Vec::new();
-        while let Some(next) = history.poll() {
+        while let Some(next) = poll(&mut history) {
             order.push(next.source);
             history.handle_read(next.source, p, offset(next.from.as_kafka() + 1));
         }
@@ -410,11 +493,11 @@ mod tests {
     fn run(history: &mut History, mut all: Vec<Reader>, chunks_max: usize) -> Vec<Option<usize>> {
         let mut done = vec![None; all.len()];
         for reader in &all {
-            history.demand(reader.place.0, reader.place.1, &reader.tenant, offset(reader.at));
+            ask(history, reader.place.0, reader.place.1, &reader.tenant, offset(reader.at));
         }
         let mut memory: VecDeque<(Place, i64)> = VecDeque::new();
         for chunk in 1..=chunks_max {
-            let Some(next) = history.poll() else { break };
+            let Some(next) = poll(history) else { break };
             let (place, from) = ((next.source, next.partition), next.from.as_kafka());
             memory.push_back((place, from));
             if memory.len() > MEMORY_CHUNKS {
@@ -430,7 +513,7 @@ mod tests {
                 }
                 // Whoever waits is woken by each chunk, and asks again.
                 if done.is_none() && reader.place == place {
-                    history.demand(place.0, place.1, &reader.tenant, offset(reader.at));
+                    ask(history, place.0, place.1, &reader.tenant, offset(reader.at));
                 }
             }
         }
@@ -501,14 +584,20 @@ mod tests {
         let mut history = History::new(2);
         let (source, [p, q]) = (SourceId::new(1), [0, 1].map(PartitionId::from_index));
         let [big, small] = ["big", "small"].map(TenantId::new);
-        history.demand(source, p, &big, offset(0));
-        history.demand(source, q, &big, offset(0));
-        assert_eq!(history.poll().map(|next| (next.partition, next.from)), Some((p, offset(0))));
-        history.demand(source, p, &small, offset(700));
+        ask(&mut history, source, p, &big, offset(0));
+        ask(&mut history, source, q, &big, offset(0));
+        assert_eq!(
+            poll(&mut history).map(|next| (next.partition, next.from)),
+            Some((p, offset(0)))
+        );
+        ask(&mut history, source, p, &small, offset(700));
         // The second reader need not stand idle meanwhile.
-        assert_eq!(history.poll().map(|next| (next.partition, next.from)), Some((q, offset(0))));
-        history.demand(source, p, &big, offset(10));
+        assert_eq!(
+            poll(&mut history).map(|next| (next.partition, next.from)),
+            Some((q, offset(0)))
+        );
+        ask(&mut history, source, p, &big, offset(10));
         history.handle_read(source, p, offset(10));
-        assert_eq!(history.poll().map(|next| next.from), Some(offset(700)));
+        assert_eq!(poll(&mut history).map(|next| next.from), Some(offset(700)));
     }
 }

@@ -107,7 +107,7 @@ impl Intake {
             Command::Demand { source, partition, tenant, offset } => {
                 let reading = self.sources.get(&source).is_some_and(|s| s.phase == Phase::Reading);
                 if reading {
-                    self.history.demand(source, partition, &tenant, offset);
+                    self.history.demand(source, partition, &tenant, offset, now);
                 }
             }
             Command::Resolve { shard, ticket, source, lookup, claim } => {

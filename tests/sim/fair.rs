@@ -194,8 +194,15 @@ impl Stage {
                 idle = false;
                 self.shard.handle_turn(self.now);
             }
-            if idle {
-                return;
+            // A new sweep waits a moment for others who might join it.
+            let soon = self.now.instant + Duration::from_millis(100);
+            match self.intake.next_deadline().filter(|at| *at <= soon) {
+                Some(at) if idle => {
+                    self.now.instant = at.max(self.now.instant);
+                    self.intake.handle_timeout(self.now.instant);
+                }
+                None if idle => return,
+                _ => {}
             }
         }
     }
