@@ -60,13 +60,15 @@ struct Client {
     /// Where it stands, if its ranges are to be proven.
     place: Option<BTreeMap<u32, u64>>,
     opened: Instant,
+    subscribed: Option<Instant>,
     live: Option<Instant>,
 }
 
-/// When a client connected, and when its last subscription was live.
+/// When a client connected, and when its last subscription began and was live.
 #[derive(Debug, Clone, Copy)]
 pub struct Return {
     pub opened: Instant,
+    pub subscribed: Instant,
     pub live: Instant,
 }
 
@@ -188,8 +190,10 @@ impl Fleet {
     /// Returns when each client that is live connected and became live, in the order
     /// in which they were opened.
     pub fn returns(&self) -> impl Iterator<Item = Return> {
-        let returned =
-            |client: &Client| client.live.map(|live| Return { opened: client.opened, live });
+        let returned = |client: &Client| {
+            let (subscribed, live) = client.subscribed.zip(client.live)?;
+            Some(Return { opened: client.opened, subscribed, live })
+        };
         self.clients.iter().filter_map(returned)
     }
 
@@ -267,6 +271,7 @@ impl Fleet {
             expected: 0,
             place: None,
             opened,
+            subscribed: None,
             live: None,
         });
         Ok(())
@@ -367,6 +372,9 @@ impl Reader {
                     self.sample.extend_from_slice(frame);
                 }
                 self.note_ages(payload)?;
+            }
+            (0x81, Some(rest)) if rest.starts_with(b"subscribed\"") => {
+                client.subscribed = Some(Instant::now());
             }
             (0x81, Some(rest)) if rest.starts_with(b"live\"") => {
                 self.counts.live += 1;

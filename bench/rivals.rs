@@ -39,6 +39,8 @@ struct Rival {
 struct Waits {
     title: String,
     waits: Vec<Duration>,
+    /// How long until they were subscribed, sorted.
+    starts: Vec<Duration>,
     /// From the first connection of the storm to the last `live` of this tenant.
     last: Duration,
 }
@@ -84,15 +86,16 @@ fn storm(plan: &Plan, cluster: &Cluster, rivals: &[Rival], how: &str) -> Result<
             .collect();
         let ended = begun.into_iter().zip(rivals).map(|(returning, rival)| {
             let title = format!("{}, {} clients{how}", rival.tenant, rival.clients);
-            let (waits, last) = returning.join().expect("clients do not panic")?;
-            Ok(Waits { title, waits, last })
+            let (waits, starts, last) = returning.join().expect("clients do not panic")?;
+            Ok(Waits { title, waits, starts, last })
         });
         ended.collect()
     })
 }
 
 impl Rival {
-    /// Returns how long each client took, sorted, and when the last was live.
+    /// Returns how long each client took, sorted, and until it was subscribed, and when
+    /// the last was live.
     fn come_back(
         self,
         plan: &Plan,
@@ -100,7 +103,7 @@ impl Rival {
         ends: &Ends,
         token: &str,
         begin: Instant,
-    ) -> Result<(Vec<Duration>, Duration)> {
+    ) -> Result<(Vec<Duration>, Vec<Duration>, Duration)> {
         machine::yield_to_others()?;
         let mut rng = fastrand::Rng::with_seed(11);
         let mut fleet = Fleet::new()?;
@@ -117,21 +120,25 @@ impl Rival {
         fleet.run_until("all to be live", |counts| counts.live >= live)?;
         ensure!(fleet.has_each(&expected), "a client is live and has not got all");
         let mut waits: Vec<_> = fleet.returns().map(|back| back.live - back.opened).collect();
+        let mut starts: Vec<_> =
+            fleet.returns().map(|back| back.subscribed - back.opened).collect();
         waits.sort_unstable();
+        starts.sort_unstable();
         let last = fleet.returns().map(|back| back.live - begin).max().unwrap_or_default();
-        Ok((waits, last))
+        Ok((waits, starts, last))
     }
 }
 
 fn report(alone: &Waits, beside: &[Waits]) {
     table(
         "Two tenants return at once: from a client's connection until it is live, ms",
-        &["", "median", "p99", "last", "the tenant is whole after, ms"],
+        &["", "subscribed, median", "median", "p99", "last", "the tenant is whole after, ms"],
     );
     let at = |waits: &Waits, share| quantile(&waits.waits, share);
     for waits in std::iter::once(alone).chain(beside) {
         row(&[
             waits.title.clone(),
+            millis(quantile(&waits.starts, 0.5)),
             millis(at(waits, 0.5)),
             millis(at(waits, 0.99)),
             millis(at(waits, 1.0)),
@@ -141,7 +148,7 @@ fn report(alone: &Waits, beside: &[Waits]) {
     let ratio =
         |share| figure(at(&beside[0], share).as_secs_f64() / at(alone, share).as_secs_f64());
     let name = "small, beside the other ÷ alone".to_owned();
-    row(&[name, ratio(0.5), ratio(0.99), ratio(1.0), String::new()]);
+    row(&[name, String::new(), ratio(0.5), ratio(0.99), ratio(1.0), String::new()]);
     println!(
         "\nEach tenant has a topic of its own with as many records; the server has nothing of either in memory. \
          Half of the \

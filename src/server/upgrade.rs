@@ -46,6 +46,7 @@ pub(in crate::server) async fn serve<S, B>(
     S: Service<Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
     B: MessageBody + 'static,
 {
+    worker.attend();
     let handshake = HandshakeSpan::start(|name| request.headers().get(name)?.to_str().ok());
     let answer = application.call(request).instrument(handshake.span().clone()).await;
     let (mut response, takeover) = match answer {

@@ -62,6 +62,8 @@ pub(in crate::server) struct Worker {
     wake: Arc<Notify>,
     /// When the driver wakes by itself.
     armed: Cell<Option<Instant>>,
+    /// When the last turn of work was over, and how long it took.
+    turned: Cell<(Instant, Duration)>,
     /// Sockets that are no longer connections but not closed yet.
     lingering: Rc<Cell<usize>>,
     mode: Cell<Mode>,
@@ -104,6 +106,7 @@ impl Worker {
             id,
             wake: Arc::new(Notify::new()),
             armed: Cell::new(None),
+            turned: Cell::new((Instant::now(), Duration::ZERO)),
             lingering: Rc::default(),
             mode: Cell::new(Mode::Serving),
             edge: RefCell::new(Rc::new(edge)),
@@ -244,12 +247,18 @@ impl Worker {
         self.directory.mailbox(self.id)
     }
 
-    /// Takes mail before a socket has its turn: where thousands of sockets want
-    /// to be written at once, those who are live don't wait for all of them.
+    /// Takes mail, and does a turn of work if none was done for as long as the last one
+    /// took, before a socket or a handshake has its turn: where there are thousands of
+    /// them, those who are live don't wait for all, and those who are behind have half
+    /// of the time.
     pub(in crate::server) fn attend(&self) {
         if self.mailbox().has_mail() {
             self.handle_mail();
             self.rearm();
+        }
+        let (at, took) = self.turned.get();
+        if at.elapsed() >= took {
+            self.turn();
         }
     }
 
@@ -307,8 +316,11 @@ impl Worker {
         if !self.shard.borrow().has_work() {
             return Turn::Idle;
         }
-        self.shard.borrow_mut().handle_turn(now());
+        let begun = now();
+        self.shard.borrow_mut().handle_turn(begun);
         self.do_outputs();
+        let over = Instant::now();
+        self.turned.set((over, over.saturating_duration_since(begun.instant)));
         if self.shard.borrow().has_work() { Turn::Busy } else { Turn::Idle }
     }
 
