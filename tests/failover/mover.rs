@@ -41,8 +41,8 @@ pub struct Journey {
     pub seen: Vec<Seen>,
     /// When each subscription after the first began.
     pub moves: Vec<Instant>,
-    /// `closing` frames with a time to wait.
-    pub closings: usize,
+    /// When it was to come back, by each `closing` frame.
+    pub due: Vec<Instant>,
     /// Close frames that say that the server drains.
     pub drained: usize,
     /// Connections that ended in any other way, and how.
@@ -182,7 +182,7 @@ impl Traveller {
                 self.checker.handle_progress(&to).map_err(broken)?;
             }
             ServerFrame::Closing { code: CloseCode::Draining, retry_after: Some(after) } => {
-                self.journey.closings += 1;
+                self.journey.due.push(Instant::now() + after);
                 *told = Some(after);
             }
             ServerFrame::Live { .. } | ServerFrame::Pong => {}
