@@ -82,7 +82,7 @@ struct Sweep {
 enum End {
     /// The sweep stands at the chunk's end and can go on from there.
     GoesOn,
-    /// Memory has what comes next, or nothing does; whoever wants more begins anew.
+    /// The log had no more; what comes next must be asked for anew.
     AtEnd,
 }
 
@@ -180,10 +180,7 @@ impl HistoryReader {
         let (mut records, mut unclassified) = (0, 0);
         let mut progress_at = Instant::now();
         let end = loop {
-            if batch.to() >= chunk.until {
-                break End::AtEnd;
-            }
-            if batch.bytes() >= HISTORY_CHUNK_BYTES {
+            if batch.to() >= chunk.until || batch.bytes() >= HISTORY_CHUNK_BYTES {
                 break End::GoesOn;
             }
             let Some(item) = sweep.fetched.front() else {

@@ -217,7 +217,7 @@ impl Reader {
         let mut seen = None;
         while !self.is_stopped() {
             if Instant::now() >= look_at {
-                seen = Some(self.look(id, client, seen)?);
+                seen = self.look(id, client, seen)?;
                 look_at = Instant::now() + LOOK_INTERVAL;
             }
             let Some(item) = fetched.front() else {
@@ -236,19 +236,28 @@ impl Reader {
     /// Looks whether the topic is still the same, and whether what it has comes here:
     /// librdkafka is silent about one that is gone or was made again, and may wait at a
     /// broker that leads the partition no more.
-    fn look(&mut self, id: TopicId, client: &Client, before: Option<Seen>) -> Result<Seen, Fault> {
+    fn look(
+        &mut self,
+        id: TopicId,
+        client: &Client,
+        before: Option<Seen>,
+    ) -> Result<Option<Seen>, Fault> {
         let topic = self.status.topic();
         if describe(client, topic)? != id {
             return Err("it was made again".to_owned());
         }
-        let bounds = client.fetch_watermarks(topic.as_str(), PARTITION, TIMEOUT);
-        let (_, end) = bounds.map_err(|error| error.to_string())?;
+        let Ok((_, end)) = client.fetch_watermarks(topic.as_str(), PARTITION, TIMEOUT) else {
+            // Its leader may just be another one, which the client finds by itself.
+            return Ok(before);
+        };
         let seen = Seen { next: self.next, end: Offset::from_kafka(end).unwrap_or(Offset::ZERO) };
         if seen.is_stalled_since(before) {
             self.client.distrust();
+            // A new client does not know from which leader it was read so far.
+            self.next = None;
             return Err("it has more than comes here: another client is tried".to_owned());
         }
-        Ok(seen)
+        Ok(Some(seen))
     }
 
     fn take(&mut self, item: &Item<'_>) -> Result<(), Fault> {

@@ -234,9 +234,17 @@ impl KafkaStatus {
     }
 
     pub(in crate::kafka) fn note_statistics(&self, client: ClientId, said: Statistics) {
-        if let Some((_, known)) = self.lock().clients.get_mut(&client) {
-            *known = said;
+        let mut state = self.lock();
+        let State { clients, ended, .. } = &mut *state;
+        let Some((role, known)) = clients.get_mut(&client) else { return };
+        // A broker that was away begins at nothing, or is not there.
+        for (number, before) in &known.brokers {
+            let now = said.brokers.get(number).map(|broker| broker.traffic);
+            if now.is_none_or(|now| now.received_bytes < before.traffic.received_bytes) {
+                *ended.entry(*role).or_default() += before.traffic;
+            }
         }
+        *known = said;
     }
 
     /// Forgets a client that is no more: its connections and what it knew of the ends
@@ -357,12 +365,17 @@ mod tests {
         let traffic = &status.connections().traffic;
         assert_eq!((traffic[&Role::Live].received_bytes, traffic[&Role::Live].connects), (11, 2));
         assert_eq!(traffic[&Role::History].received_bytes, 5);
+        let nothing = Statistics { brokers: BTreeMap::new(), ends: BTreeMap::new() };
+        status.note_statistics(second, nothing);
+        assert_eq!(status.connections().traffic[&Role::Live].received_bytes, 11);
+        status.note_statistics(second, said(2, 62));
+        assert_eq!(status.connections().traffic[&Role::Live].received_bytes, 13);
         status.client_ended(second);
         status.client_ended(other);
         // Late words of a client that is no more.
         status.note_statistics(other, said(9, 99));
         let connections = status.connections();
         assert!(connections.brokers.is_empty() && status.ends().is_empty());
-        assert_eq!(connections.traffic[&Role::Live].received_bytes, 11);
+        assert_eq!(connections.traffic[&Role::Live].received_bytes, 13);
     }
 }

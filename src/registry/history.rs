@@ -104,7 +104,7 @@ pub struct Sweep {
 /// What is being done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepState {
-    /// It waits for a reader.
+    /// It waits for a reader, or for those who come with the first.
     Waiting,
     /// A chunk is being read.
     Reading,

@@ -186,6 +186,9 @@ impl Future for LinkTask {
                 return Poll::Pending;
             }
             worker.attend();
+            if link.phase.get() == Phase::Ended {
+                return Poll::Ready(());
+            }
             if write.is_ready() {
                 worker.flush(link);
             }

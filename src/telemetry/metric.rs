@@ -94,7 +94,7 @@ metrics! {
     Gauge CURSORS_WAITING = "brucke_cursors_waiting": "Cursors of subscriptions that wait for history.";
     [state] Gauge KAFKA_BROKERS = "brucke_kafka_brokers": "Brokers by the state of the best connection to them: up, connecting, down, or idle where none is needed.";
     Counter KAFKA_CONNECTS = "brucke_kafka_connects_total": "Connections to brokers that were tried.";
-    [client] Counter KAFKA_RECEIVED_BYTES = "brucke_kafka_received_bytes_total": "Bytes that brokers sent, as they came: compressed, with what the protocol adds; a few seconds old. `client` is what they were read for: live, history, admin (questions about topics and offsets) or journal (revocations).";
+    [client] Counter KAFKA_RECEIVED_BYTES = "brucke_kafka_received_bytes_total": "Bytes that brokers sent, as they came: compressed, with what the protocol adds; a few seconds old. `client` is what they were read for: live, history, admin (questions about topics and offsets) or journal (revocations); what `explain` reads does not count.";
     Counter KAFKA_DISCONNECTS = "brucke_kafka_disconnects_total": "Connections to brokers that ended.";
     Counter KAFKA_REQUEST_ERRORS = "brucke_kafka_request_errors_total": "Requests to brokers that failed or timed out.";
     [error] Counter KAFKA_CLIENT_ERRORS = "brucke_kafka_client_errors_total": "What Kafka clients complained of by themselves, by kind.";

@@ -41,7 +41,9 @@ pub struct Journey {
     pub seen: Vec<Seen>,
     /// When each subscription after the first began.
     pub moves: Vec<Instant>,
-    /// When it was to come back, by each `closing` frame.
+    /// When each `closing` frame came.
+    pub told: Vec<Instant>,
+    /// When it was to come back, by each of them.
     pub due: Vec<Instant>,
     /// Close frames that say that the server drains.
     pub drained: usize,
@@ -182,7 +184,9 @@ impl Traveller {
                 self.checker.handle_progress(&to).map_err(broken)?;
             }
             ServerFrame::Closing { code: CloseCode::Draining, retry_after: Some(after) } => {
-                self.journey.due.push(Instant::now() + after);
+                let now = Instant::now();
+                self.journey.told.push(now);
+                self.journey.due.push(now + after);
                 *told = Some(after);
             }
             ServerFrame::Live { .. } | ServerFrame::Pong => {}

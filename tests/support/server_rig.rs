@@ -147,7 +147,8 @@ pub fn admin_page(address: SocketAddr, path: &str) -> (u16, String) {
 pub fn admin_answer(address: SocketAddr, path: &str, lines: &[&str]) -> String {
     let mut stream = TcpStream::connect(address).expect("the admin listener");
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");
