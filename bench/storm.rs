@@ -77,7 +77,14 @@ pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
     })?;
     say("storm: a bare consumer reads the same");
     let bare = read_bare(cluster, &ends, &storm.lowest)?;
-    report(clients, &storm, received / bare as f64, ages);
+    let share = received / bare as f64;
+    let p99 = report(clients, &storm, share, ages);
+    if clients >= STORM_CLIENTS {
+        ensure!(storm.read <= storm.wanted, "a range was read from Kafka twice");
+        ensure!(share <= BYTES_MAX, "{share} times the bytes of a bare consumer");
+        let [before, during, _] = p99;
+        ensure!(during <= before * 2, "who is live waited {during:?}, and {before:?} before");
+    }
     Ok(())
 }
 
@@ -98,7 +105,13 @@ struct Storm {
     resident_most: u64,
 }
 
-fn report(clients: usize, storm: &Storm, received: f64, ages: Vec<Vec<Duration>>) {
+/// Prints the tables; returns the 99th percentile of ages before, in and after the storm.
+fn report(
+    clients: usize,
+    storm: &Storm,
+    received: f64,
+    ages: Vec<Vec<Duration>>,
+) -> [Duration; 3] {
     let title = format!("{clients} clients return at once, each some 1000 records behind");
     table(
         &title,
@@ -125,8 +138,11 @@ fn report(clients: usize, storm: &Storm, received: f64, ages: Vec<Vec<Duration>>
         "Age of a record when a live client reads it, ms",
         &["", "p50", "p99", "most", "readings"],
     );
-    for (name, mut ages) in ["before", "during the storm", "after it"].into_iter().zip(ages) {
+    let mut p99 = [Duration::ZERO; 3];
+    let names = ["before", "during the storm", "after it"];
+    for ((name, mut ages), p99) in names.into_iter().zip(ages).zip(&mut p99) {
         ages.sort_unstable();
+        *p99 = quantile(&ages, 0.99);
         let at = |share| millis(quantile(&ages, share));
         row(&[name.to_owned(), at(0.5), at(0.99), at(1.0), ages.len().to_string()]);
     }

@@ -84,8 +84,16 @@ impl ReplicaHealth {
         self.ready_problems().is_empty()
     }
 
+    pub(in crate::app) fn is_draining(&self) -> bool {
+        self.phase() == Phase::Draining
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn phase_problem(&self) -> Option<Problem> {
-        match *self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
+        match self.phase() {
             Phase::Serving => None,
             Phase::Starting => Some(problem(ProblemKind::Starting, "the process is starting")),
             Phase::Draining => Some(problem(ProblemKind::Draining, "the process is going away")),

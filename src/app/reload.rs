@@ -39,6 +39,7 @@ use crate::telemetry::events::ConfigApplied;
 use crate::telemetry::events::ConfigRefused;
 use crate::telemetry::events::ConfigUnchanged;
 use crate::telemetry::events::RestartNeeded;
+use crate::telemetry::events::connections_limited;
 use crate::telemetry::log;
 use crate::tenancy::channel::Channels;
 use crate::types::ids::TopicName;
@@ -158,9 +159,7 @@ impl Reloader {
             ConfigApplied { keys: &keys, subscriptions_ended }.emit();
         }
         let waiting = self.started.fingerprints.changes(&config.fingerprints).restart;
-        if !waiting.is_empty() {
-            RestartNeeded { keys: &waiting }.emit();
-        }
+        RestartNeeded { keys: &waiting }.emit();
         self.current = config;
     }
 
@@ -187,6 +186,7 @@ impl Reloader {
         if server.connections_max > self.current.server.connections_max {
             ask_for_descriptors(&server);
         }
+        connections_limited(server.connections_max);
         drain.set(DrainTimes { delay: server.drain_delay, window: server.drain_window });
         if config.log.level != self.current.log.level {
             log::set_level(config.log.level);

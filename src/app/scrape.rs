@@ -105,6 +105,7 @@ impl ReplicaHealth {
         let unread = self.journal.as_ref().is_some_and(|j| j.state() != JournalState::Read);
         gauge!(metric::REVOCATIONS_UNREAD).set(if unread { 1.0 } else { 0.0 });
         gauge!(metric::READY).set(if self.is_ready() { 1.0 } else { 0.0 });
+        gauge!(metric::DRAINING).set(if self.is_draining() { 1.0 } else { 0.0 });
     }
 
     fn set_kafka(&self) {

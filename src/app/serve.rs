@@ -8,6 +8,7 @@
 //! SIGHUP and when its files change, the configuration is loaded anew.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -72,7 +73,9 @@ use crate::telemetry::events::DrainStarted;
 use crate::telemetry::events::FewDescriptors;
 use crate::telemetry::events::Panicked;
 use crate::telemetry::events::Serving;
+use crate::telemetry::events::RestartNeeded;
 use crate::telemetry::events::config_loaded;
+use crate::telemetry::events::connections_limited;
 use crate::telemetry::log;
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::traces::pipeline::Tracing;
@@ -289,6 +292,8 @@ impl Parts {
             format!("can't listen for operators at {} (`admin.listen`)", admin.listen)
         })?;
         config_loaded();
+        connections_limited(server.connections_max);
+        RestartNeeded { keys: &BTreeSet::new() }.emit();
         Ok(Self { kafka, journal, health, verifier, clients, admin })
     }
 }

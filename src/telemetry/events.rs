@@ -321,10 +321,13 @@ pub struct RestartNeeded<'a> {
 }
 
 impl RestartNeeded<'_> {
-    /// Logs it.
+    /// Counts them, and logs it where there are any.
     pub fn emit(&self) {
-        let keys = words(self.keys);
-        tracing::warn!(keys, "these keys have changed and need a restart to count");
+        gauge!(metric::CONFIG_RESTART_NEEDED).set(self.keys.len() as f64);
+        if !self.keys.is_empty() {
+            let keys = words(self.keys);
+            tracing::warn!(keys, "these keys have changed and need a restart to count");
+        }
     }
 }
 
@@ -335,6 +338,11 @@ fn count_reload(outcome: &'static str) {
     if !refused {
         config_loaded();
     }
+}
+
+/// Notes how many connections there may be from now on.
+pub fn connections_limited(most: u32) {
+    gauge!(metric::CONNECTIONS_LIMIT).set(f64::from(most));
 }
 
 /// Notes that what is in force is what the configuration says now.

@@ -43,6 +43,7 @@ macro_rules! metrics {
 
 metrics! {
     Gauge CONNECTIONS = "brucke_connections": "WebSocket connections now.";
+    Gauge CONNECTIONS_LIMIT = "brucke_connections_limit": "WebSocket connections that there may be, by `server.connections_max`.";
     Counter CONNECTIONS_OPENED = "brucke_connections_opened_total": "Requests that became a WebSocket.";
     Gauge SUBSCRIPTIONS = "brucke_subscriptions": "Subscriptions now.";
     Gauge FEEDS = "brucke_feeds": "Feeds now: what equal subscriptions of one worker share.";
@@ -117,6 +118,7 @@ metrics! {
     [channel] Gauge CHANNEL_SUBSCRIPTIONS_BEHIND = "brucke_channel_subscriptions_behind": "Subscriptions to each channel that are behind.";
     [channel] Counter CHANNEL_DELIVERIES = "brucke_channel_deliveries_total": "Records of each channel put on their way to a client.";
     [channel] Counter CHANNEL_BYTES = "brucke_channel_frame_bytes_total": "Bytes of record frames of each channel put on their way to a client.";
+    Gauge DRAINING = "brucke_draining": "1 from when this process was asked to end, and sends its clients away.";
     Gauge READY = "brucke_ready": "1 when this replica is ready, as /readyz has it.";
     Gauge TOPICS_FAILING = "brucke_topics_failing": "Topics that can't be read now; /readyz names them.";
     Counter SPANS_EXPORTED = "brucke_spans_exported_total": "Spans of traces that the collector took.";
@@ -126,6 +128,7 @@ metrics! {
     [reason] Counter REVOCATIONS_IGNORED = "brucke_revocations_ignored_total": "Records of that topic that were left out: `unreadable`, or `limit` where too many are revoked already.";
     [outcome] Counter CONFIG_RELOADS = "brucke_config_reloads_total": "Times that the configuration was loaded anew, on SIGHUP or for a change, by what came of it: `applied`, `unchanged` or `refused`.";
     Gauge CONFIG_REFUSED = "brucke_config_refused": "1 while the configuration can't be used as it stands, and one from before is in force.";
+    Gauge CONFIG_RESTART_NEEDED = "brucke_config_restart_needed": "Keys whose values, or what their files hold, have changed and count only once the process is started anew; its log names them.";
     Gauge CONFIG_LOADED_AT = "brucke_config_loaded_time_seconds": "When the configuration was last loaded and could be used, in seconds since 1970.";
     [version] Gauge BUILD_INFO = "brucke_build_info": "Always 1; says which version runs.";
     Counter PROCESS_CPU = "process_cpu_seconds_total": "Seconds of processor time that the process has used.";
