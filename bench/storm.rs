@@ -106,12 +106,7 @@ struct Storm {
 }
 
 /// Prints the tables; returns the 99th percentile of ages before, in and after the storm.
-fn report(
-    clients: usize,
-    storm: &Storm,
-    received: f64,
-    ages: Vec<Vec<Duration>>,
-) -> [Duration; 3] {
+fn report(clients: usize, storm: &Storm, received: f64, ages: Vec<Vec<Duration>>) -> [Duration; 3] {
     let title = format!("{clients} clients return at once, each some 1000 records behind");
     table(
         &title,

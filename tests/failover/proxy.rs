@@ -161,9 +161,8 @@ fn haproxy(port: u16, stats_port: u16, replicas: &[Brucke], connections: usize) 
 }
 
 fn nginx(folder: &Path, port: u16, replicas: &[Brucke], connections: usize) -> String {
-    let servers = replicas
-        .iter()
-        .map(|replica| format!("    server {} max_fails=0;\n", replica.address()));
+    let servers =
+        replicas.iter().map(|replica| format!("    server {} max_fails=0;\n", replica.address()));
     let least_connections = "    least_conn;\n";
     let text = without_servers("nginx.conf", port)
         .replace(least_connections, &(least_connections.to_owned() + &servers.collect::<String>()));

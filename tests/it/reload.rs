@@ -289,6 +289,10 @@ impl Rig {
         let follower = Watcher::start(server.clients, &Wish::new(StartAt::Latest));
         let mut rig = Self { server, name, feed, follower, put: Vec::new() };
         rig.put(&rig.feed.clone(), "first");
+        // Else who begins at the latest would get it, too.
+        let is_read =
+            |_, page: &str| page.lines().any(|line| line == "brucke_kafka_records_total 1");
+        rig.until("/metrics", is_read);
         rig
     }
 
