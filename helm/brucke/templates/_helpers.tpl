@@ -62,10 +62,25 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{/* The grace period: never less than the drain needs. */}}
+{{/*
+The grace period: never less than the drain needs. After it the last sockets have
+up to 3 s and the last spans 2.5 s, and the pod's end takes its own time.
+*/}}
 {{- define "brucke.gracePeriod" -}}
 {{- with .Values.drain -}}
-{{- add (include "brucke.seconds" .delay) (include "brucke.seconds" .window) (include "brucke.seconds" .margin) -}}
+{{- $delay := include "brucke.seconds" .delay | int64 -}}
+{{- $window := include "brucke.seconds" .window | int64 -}}
+{{- $margin := include "brucke.seconds" .margin | int64 -}}
+{{- if gt $delay 300 -}}
+{{- fail (printf "drain.delay (%s) is above 5m, the most that server.drain_delay may be" .delay) -}}
+{{- end -}}
+{{- if gt $window 600 -}}
+{{- fail (printf "drain.window (%s) is above 10m, the most that server.drain_window may be" .window) -}}
+{{- end -}}
+{{- if lt $margin 10 -}}
+{{- fail (printf "drain.margin (%s) is below 10s: after the drain the last sockets and spans need up to 6 s" .margin) -}}
+{{- end -}}
+{{- add $delay $window $margin -}}
 {{- end -}}
 {{- end }}
 
