@@ -84,6 +84,32 @@ up to 3 s and the last spans 2.5 s, and the pod's end takes its own time.
 {{- end -}}
 {{- end }}
 
+{{/*
+How many replicas are written; empty: none. While a HorizontalPodAutoscaler sets
+them, that is what the live Deployment has, for what Helm wrote once and leaves
+out the next time falls back to 1. By server-side apply Helm may let go as soon as
+somebody else has set it, and then must: the two would contradict each other.
+*/}}
+{{- define "brucke.replicas" -}}
+{{- if not .Values.autoscaling.enabled -}}
+{{- .Values.replicas -}}
+{{- else -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "brucke.fullname" .) -}}
+{{- $applied := false -}}
+{{- $othersSet := false -}}
+{{- range dig "metadata" "managedFields" list $live -}}
+{{- if ne .manager "helm" -}}
+{{- $othersSet = or $othersSet (hasKey (dig "fieldsV1" "f:spec" dict .) "f:replicas") -}}
+{{- else if eq .operation "Apply" -}}
+{{- $applied = true -}}
+{{- end -}}
+{{- end -}}
+{{- if not (and $applied $othersSet) -}}
+{{- dig "spec" "replicas" "" $live -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* The address at which a pod listens, before the colon. */}}
 {{- define "brucke.address" -}}
 {{- if or (has "IPv6" .Values.service.ipFamilies) (contains "DualStack" .Values.service.ipFamilyPolicy) -}}
