@@ -64,7 +64,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/*
 The grace period: never less than the drain needs. After it the last sockets have
-up to 3 s and the last spans 2.5 s, and the pod's end takes its own time.
+up to 3 s and the last spans 2.5 s. While no broker answers, questions to Kafka that
+are under way take some seconds more; to be killed then costs nobody anything.
 */}}
 {{- define "brucke.gracePeriod" -}}
 {{- with .Values.drain -}}
