@@ -4,7 +4,8 @@
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/brucke --push .
 #
 # `make image` builds the last stage without a daemon, from a binary that is there
-# already.
+# already. That stage is the one that is tried (tests/image); the stages before it,
+# and arm64, are not: no daemon was there.
 
 # Debian 12, as the runtime: a binary runs only where glibc is not older.
 ARG RUST_IMAGE=docker.io/library/rust:1.95-bookworm
@@ -30,11 +31,14 @@ RUN cargo build --release --locked --bin brucke && install --strip -D target/rel
 FROM ${RUNTIME_IMAGE} AS runtime
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+# Where the source is, as a URL.
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="Brücke" \
       org.opencontainers.image.description="Carries Kafka topics to browsers and services over WebSocket" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}"
 COPY --from=builder /out/brucke /usr/local/bin/brucke
 # By number, so that `runAsNonRoot` can see it.
 USER 65532:65532

@@ -152,6 +152,82 @@ class Cluster(unittest.TestCase):
                 self.assertEqual(before[0] == after[0], stay)
         self.helm("uninstall", "live")
 
+    def test_switching_autoscaling_on_keeps_the_replicas(self):
+        autoscaled = rig.values_of(rig.VALUES / "autoscaling.yaml")
+        for way in ("true", "false"):
+            with self.subTest(f"server-side apply: {way}"):
+                self.make_namespace(f"scales-{way}")
+                self.helm(
+                    "install", "live", rig.CHART, f"--server-side={way}",
+                    *rig.values_of(rig.MINIMAL), "--set", "replicas=4",
+                )
+                for _ in range(2):
+                    self.helm("upgrade", "live", rig.CHART, *autoscaled)
+                    self.assertEqual(self.revision("spec", "replicas"), 4)
+                self.assertIn("HorizontalPodAutoscaler", {kind for kind, _ in self.left()})
+                # As an autoscaler does it.
+                self.scale(7)
+                for level in ("debug", "info"):
+                    level = f"config.log.level={level}"
+                    self.helm("upgrade", "live", rig.CHART, *autoscaled, "--set", level)
+                    self.assertEqual(self.revision("spec", "replicas"), 7)
+
+    def test_a_rollback_leaves_the_replicas_to_the_autoscaler(self):
+        self.make_namespace("rolls-back")
+        autoscaled = rig.values_of(rig.VALUES / "autoscaling.yaml")
+        self.helm("install", "live", rig.CHART, *rig.values_of(rig.MINIMAL))
+        self.helm("upgrade", "live", rig.CHART, *autoscaled)
+        self.scale(7)
+        for level in ("debug", "info"):
+            self.helm("upgrade", "live", rig.CHART, *autoscaled, "--set", f"config.log.level={level}")
+        self.scale(9)
+        self.helm("rollback", "live", "3")
+        self.assertIn("debug", self.settings())
+        self.assertEqual(self.revision("spec", "replicas"), 9)
+        # Before the autoscaler had a say, Helm had one.
+        self.assertIn("conflict", self.refused(rig.HELM, "rollback", "live", "1"))
+        self.helm("rollback", "live", "1", "--force-conflicts")
+        self.assertEqual(self.revision("spec", "replicas"), 3)
+
+    def test_without_helm_the_replicas_are_kept_where_the_field_is_handed_over(self):
+        autoscaled = rig.VALUES / "autoscaling.yaml"
+        for handed_over, replicas in [(False, 1), (True, 3)]:
+            with self.subTest(handed_over=handed_over):
+                self.make_namespace(f"handed-over-{handed_over}".lower())
+                self.apply(self.rendered(rig.MINIMAL))
+                self.assertEqual(self.revision("spec", "replicas"), 3)
+                if handed_over:
+                    name = self.revision("metadata", "name")
+                    part = {
+                        "apiVersion": "apps/v1",
+                        "kind": "Deployment",
+                        "metadata": {"name": name, "namespace": self.namespace},
+                        "spec": {"replicas": 3},
+                    }
+                    self.apply([part], "--field-manager=handover")
+                self.apply(self.rendered(autoscaled))
+                self.assertEqual(self.revision("spec", "replicas"), replicas)
+
+    def rendered(self, path):
+        """Returns the chart's objects as those who render it without a cluster have them."""
+        return [in_namespace(item, self.namespace) for item in rig.objects(rig.render(path))]
+
+    def scale(self, replicas):
+        """Sets how many replicas there are, by the subresource `scale`."""
+        name = self.revision("metadata", "name")
+        self.kubectl(
+            "scale", "deployment", name, "--namespace", self.namespace, f"--replicas={replicas}"
+        )
+
+    def refused(self, *command):
+        """Returns what a command complains of that must fail."""
+        done = subprocess.run(
+            [*map(str, command), "--namespace", self.namespace], capture_output=True, text=True,
+            check=False, env=self.environment,
+        )
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        return done.stderr
+
     def settings(self):
         """Returns the file that pods read."""
         maps = json.loads(

@@ -11,7 +11,7 @@ from pathlib import Path
 import kubernetes_validate
 
 import rig
-from test_render import FOREIGN, KUBERNETES, mount, rig_container
+from test_render import FOREIGN, KUBERNETES, drain_of, mount, rig_container
 
 # What only Helm writes.
 HELM_LABELS = {
@@ -91,11 +91,10 @@ class Manifests(unittest.TestCase):
                         kubernetes_validate.validate(item, KUBERNETES, strict=True)
             with self.subTest(overlay):
                 pod = rig.of_kind(items, "Deployment")["spec"]["template"]["spec"]
-                server = tomllib.loads(config_of(items))["server"]
-                delay, window = (
-                    int(server[key].removesuffix("s")) for key in ("drain_delay", "drain_window")
-                )
-                self.assertEqual(pod["terminationGracePeriodSeconds"], delay + window + 15)
+                self.assertNotIn("drain", config_of(items))
+                for container in pod["containers"] + pod["initContainers"]:
+                    delay, window = (int(time.removesuffix("s")) for time in drain_of(container))
+                    self.assertEqual(pod["terminationGracePeriodSeconds"], delay + window + 15)
 
     def test_check_config_accepts_each_overlay(self):
         for overlay in ("dev", "prod"):
@@ -105,11 +104,13 @@ class Manifests(unittest.TestCase):
                 mount(Path(folder), pod)
                 config = Path(folder) / "brucke.toml"
                 config.write_text(config_of(items).replace("/etc/brucke", folder))
-                names = [entry["name"] for entry in rig_container(pod).get("env", [])]
+                variables = {
+                    entry["name"]: entry.get("value", "x") for entry in rig_container(pod)["env"]
+                }
                 done = subprocess.run(
                     [os.environ["BRUCKE_BINARY"], "check-config", "--config", config],
                     capture_output=True, text=True, check=False,
-                    env={name: "http://x" for name in names},
+                    env=variables,
                 )
                 self.assertEqual(done.returncode, 0, done.stderr)
 

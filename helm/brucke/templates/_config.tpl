@@ -35,8 +35,6 @@
 {{- $settings := deepCopy .Values.config -}}
 {{- $server := $settings.server -}}
 {{- $_ := set $server "listen" (printf "%s:%d" (include "brucke.address" .) (int .Values.ports.clients)) -}}
-{{- $_ := set $server "drain_delay" .Values.drain.delay -}}
-{{- $_ := set $server "drain_window" .Values.drain.window -}}
 {{- if .Values.tls.secretName -}}
 {{- if or (hasKey $server "tls_certificate_file") (hasKey $server "tls_key_file") -}}
 {{- fail "config.server.tls_certificate_file and tls_key_file contradict tls.secretName: take one of the two out" -}}

@@ -62,10 +62,52 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{/* The grace period: never less than the drain needs. */}}
+{{/*
+The grace period: never less than the drain needs. After it the last sockets have
+up to 3 s and the last spans 2.5 s. While no broker answers, questions to Kafka that
+are under way take some seconds more; to be killed then costs nobody anything.
+*/}}
 {{- define "brucke.gracePeriod" -}}
 {{- with .Values.drain -}}
-{{- add (include "brucke.seconds" .delay) (include "brucke.seconds" .window) (include "brucke.seconds" .margin) -}}
+{{- $delay := include "brucke.seconds" .delay | int64 -}}
+{{- $window := include "brucke.seconds" .window | int64 -}}
+{{- $margin := include "brucke.seconds" .margin | int64 -}}
+{{- if gt $delay 300 -}}
+{{- fail (printf "drain.delay (%s) is above 5m, the most that server.drain_delay may be" .delay) -}}
+{{- end -}}
+{{- if gt $window 600 -}}
+{{- fail (printf "drain.window (%s) is above 10m, the most that server.drain_window may be" .window) -}}
+{{- end -}}
+{{- if lt $margin 10 -}}
+{{- fail (printf "drain.margin (%s) is below 10s: after the drain the last sockets and spans need up to 6 s" .margin) -}}
+{{- end -}}
+{{- add $delay $window $margin -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+How many replicas are written; empty: none. While a HorizontalPodAutoscaler sets
+them, that is what the live Deployment has, for what Helm wrote once and leaves
+out the next time falls back to 1. By server-side apply Helm may let go as soon as
+somebody else has set it, and then must: the two would contradict each other.
+*/}}
+{{- define "brucke.replicas" -}}
+{{- if not .Values.autoscaling.enabled -}}
+{{- .Values.replicas -}}
+{{- else -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "brucke.fullname" .) -}}
+{{- $applied := false -}}
+{{- $othersSet := false -}}
+{{- range dig "metadata" "managedFields" list $live -}}
+{{- if ne .manager "helm" -}}
+{{- $othersSet = or $othersSet (hasKey (dig "fieldsV1" "f:spec" dict .) "f:replicas") -}}
+{{- else if eq .operation "Apply" -}}
+{{- $applied = true -}}
+{{- end -}}
+{{- end -}}
+{{- if not (and $applied $othersSet) -}}
+{{- dig "spec" "replicas" "" $live -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 

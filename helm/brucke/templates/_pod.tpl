@@ -1,6 +1,11 @@
-{{/* Variables of the container: the chart's own, then those of the values. */}}
+{{/*
+Variables of the container: the chart's own, then those of the values. The drain is
+among them, and not in the file, which a running pod reads anew: a variable stays
+for as long as the grace period that belongs to it.
+*/}}
 {{- define "brucke.env" -}}
-{{- $env := (include "brucke.kafka" . | fromYaml).env -}}
+{{- $env := list (dict "name" "BRUCKE_SERVER_DRAIN_DELAY" "value" .Values.drain.delay) (dict "name" "BRUCKE_SERVER_DRAIN_WINDOW" "value" .Values.drain.window) -}}
+{{- $env = concat $env ((include "brucke.kafka" . | fromYaml).env | default list) -}}
 {{- with .Values.tracing.otlpEndpoint -}}
 {{- $env = append $env (dict "name" "OTEL_EXPORTER_OTLP_ENDPOINT" "value" .) -}}
 {{- end -}}
@@ -15,10 +20,8 @@
 {{- $names = append $names .name -}}
 {{- $env = append $env . -}}
 {{- end -}}
-{{- if $env -}}
 env:
   {{- toYaml $env | nindent 2 }}
-{{- end }}
 {{- with .Values.extraEnvFrom }}
 envFrom:
   {{- toYaml . | nindent 2 }}
@@ -101,9 +104,7 @@ securityContext:
   {{- toYaml .Values.securityContext | nindent 2 }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
-{{- with include "brucke.env" . | trim }}
-{{ . }}
-{{- end }}
+{{ include "brucke.env" . | trim }}
 volumeMounts:
   {{- include "brucke.volumeMounts" . | nindent 2 }}
 {{- end }}
