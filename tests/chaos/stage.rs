@@ -120,6 +120,7 @@ impl Stage {
             topic: id.clone(),
             name: plan.name.to_owned(),
             cleanup: plan.cleanup,
+            at: Some(self.clock.now()),
         });
         self.topics.know(topic, Some(Known { id, partitions }));
     }

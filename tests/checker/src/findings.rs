@@ -23,9 +23,11 @@ pub enum Kind {
     Unjoined,
     /// A subscription that did not begin where it was asked to begin.
     Misplaced,
-    /// A gap that names offsets which were not gone.
+    /// A gap that names offsets which were not gone, or a topic that the
+    /// subscription's was not made again as.
     FalseGap,
-    /// A record that Kafka removed before the client got it, and no gap said so.
+    /// A record that Kafka removed before the client got it, and no gap said so; or a
+    /// topic that was made again, and none did.
     MissingGap,
     /// A gap that was told too late.
     LateGap,

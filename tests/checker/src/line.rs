@@ -13,7 +13,15 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 pub enum TruthLine {
     /// A topic exists from now on; `topic` is its id, 32 hexadecimal digits.
-    Topic { topic: String, name: String, cleanup: Cleanup },
+    Topic {
+        topic: String,
+        name: String,
+        cleanup: Cleanup,
+        /// When that was known; absent in logs of before there was a time, and of
+        /// those the first bounds of the topic tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<u64>,
+    },
     /// A record is acknowledged.
     Put(Put),
     /// A record may stand in the log, at an offset that nobody was told.

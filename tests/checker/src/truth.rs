@@ -32,6 +32,8 @@ pub struct Truth {
 pub struct Topic {
     pub name: String,
     cleanup: Cleanup,
+    /// When its line was written, if that says when.
+    made: Option<u64>,
     pub partitions: Vec<Partition>,
     /// Records of which nobody knows whether and where they stand, by sum.
     maybe: HashMap<u32, Maybe>,
@@ -103,9 +105,9 @@ impl Truth {
     /// Takes one line; lines may come in any order.
     pub fn handle_line(&mut self, line: TruthLine) {
         match line {
-            TruthLine::Topic { topic, name, cleanup } => {
+            TruthLine::Topic { topic, name, cleanup, at } => {
                 let topic = self.topic_mut(topic);
-                (topic.name, topic.cleanup) = (name, cleanup);
+                (topic.name, topic.cleanup, topic.made) = (name, cleanup, at);
             }
             TruthLine::Put(put) => self.handle_put(put),
             TruthLine::Maybe(maybe) => {
@@ -187,16 +189,30 @@ impl Truth {
         self.excuses.iter().any(|excuse| excuse.from <= to && from <= excuse.to)
     }
 
-    /// Returns when the last excuse that touches a window ends.
-    pub fn excused_until(&self, from: u64, to: u64) -> Option<u64> {
-        let touching = self.excuses.iter().filter(|e| e.from <= to && from <= e.to);
-        touching.map(|excuse| excuse.to).max()
+    /// Returns from when on something can be done that was due at `from`: at once, or
+    /// after the excuses that began before `grace` was over.
+    pub fn excused_until(&self, from: u64, grace: u64) -> u64 {
+        self.excuses.iter().fold(from, |until, excuse| match excuse.from < until + grace {
+            true => until.max(excuse.to),
+            false => until,
+        })
+    }
+
+    /// Returns the id of a topic that goes by the same name since later.
+    pub fn successor(&self, id: &str) -> Option<&str> {
+        let own = self.topic(id)?;
+        let since = own.known_at()?;
+        let later = self.topics.iter().filter(|(_, topic)| {
+            topic.name == own.name && topic.known_at().is_some_and(|at| at > since)
+        });
+        later.map(|(id, _)| id.as_str()).min()
     }
 
     fn topic_mut(&mut self, id: String) -> &mut Topic {
         self.topics.entry(id).or_insert_with(|| Topic {
             name: String::new(),
             cleanup: Cleanup::Delete,
+            made: None,
             partitions: Vec::new(),
             maybe: HashMap::new(),
         })
@@ -226,6 +242,12 @@ impl Truth {
 }
 
 impl Topic {
+    /// Returns when it was known at the latest that the topic is there.
+    pub fn known_at(&self) -> Option<u64> {
+        let seen = || self.partitions.iter().filter_map(|partition| partition.bounds.first());
+        self.made.or_else(|| seen().map(|bounds| bounds.at).min())
+    }
+
     /// Says whether a record with this sum may stand anywhere in the topic.
     pub fn may_have(&self, sum: u32) -> bool {
         self.maybe.contains_key(&sum)

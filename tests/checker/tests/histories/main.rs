@@ -1,6 +1,8 @@
 //! Bad histories of each kind are caught, and good ones with holes are not
 //! accused.
 
+mod gaps;
+
 use std::collections::BTreeMap;
 
 use brucke_checker::findings::Kind;
@@ -9,7 +11,6 @@ use brucke_checker::judge::judge_lines;
 use brucke_checker::line::Cleanup;
 use brucke_checker::line::ClientLine;
 use brucke_checker::line::Filter;
-use brucke_checker::line::GapReason;
 use brucke_checker::line::Maybe;
 use brucke_checker::line::Put;
 use brucke_checker::line::Start;
@@ -49,15 +50,18 @@ fn put(p: u32, o: u64) -> TruthLine {
     })
 }
 
+fn topic(id: &str, name: &str, at: Option<u64>) -> TruthLine {
+    let (topic, name) = (id.to_owned(), name.to_owned());
+    TruthLine::Topic { topic, name, cleanup: Cleanup::Delete, at }
+}
+
 fn bounds(p: u32, start: u64, end: u64, at: u64) -> TruthLine {
     TruthLine::Bounds { topic: TOPIC.to_owned(), p, start, end, asked: at, at }
 }
 
 /// Two partitions with offsets 0 to 30, over at 2,000.
 fn truth() -> Vec<TruthLine> {
-    let name = "orders".to_owned();
-    let mut lines =
-        vec![TruthLine::Topic { topic: TOPIC.to_owned(), name, cleanup: Cleanup::Delete }];
+    let mut lines = vec![topic(TOPIC, "orders", Some(10))];
     for p in 0..2 {
         lines.extend((0..30).map(|o| put(p, o)));
         lines.push(bounds(p, 0, 30, 200));
@@ -85,11 +89,6 @@ fn frame(at: u64, p: u32, from: u64, to: u64, filter: &Filter) -> ClientLine {
     let ours = (from..to).filter(|o| tenant(*o) == acme && filter.wants(key(*o).as_deref()));
     let r = ours.map(|o| (o, key(o), sum(p, o))).collect();
     ClientLine::Records { at, p, from, to, drop: 0, r }
-}
-
-fn gap(at: u64, p: u32, from: u64, to: u64, why: GapReason) -> ClientLine {
-    let topic = (why == GapReason::TopicRecreated).then(|| AGAIN.to_owned());
-    ClientLine::Gap { at, p, from, to, why, topic }
 }
 
 /// Frames of ten offsets each, of both partitions.
@@ -168,15 +167,6 @@ fn a_repeat_is_found() {
         lines.insert(FRAMES + 1, again);
     };
     check_spoilt(dropped, &[]);
-}
-
-#[test]
-fn a_false_truncation_repeats_and_is_false() {
-    let moved = |lines: &mut Vec<ClientLine>| {
-        lines.push(gap(400, 0, 30, 27, GapReason::Truncated));
-        lines.push(frame(410, 0, 27, 30, &Filter::All));
-    };
-    check_spoilt(moved, &[(Kind::FalseGap, 1), (Kind::Repeated, 2)]);
 }
 
 #[test]
@@ -267,111 +257,6 @@ fn a_start_elsewhere_is_found() {
     check(&truth(), &lines, &[]);
 }
 
-/// The truth after offsets below `start` of partition 0 were removed at `at`.
-fn removed(start: u64, at: u64) -> Vec<TruthLine> {
-    let mut lines = truth();
-    lines.retain(|line| !matches!(line, TruthLine::Bounds { p: 0, at: 2_000, .. }));
-    lines.push(bounds(0, start, 30, at));
-    lines.push(bounds(0, start, 30, 3_000));
-    lines
-}
-
-/// A client that slept until 1,000 and is then told of a gap of partition 0.
-fn slept(to: u64, told_at: u64) -> Vec<ClientLine> {
-    let mut lines = vec![client(Filter::All, Start::Earliest)];
-    lines.extend(subscribed(50, TOPIC, &[(0, 0), (1, 0)]));
-    lines.push(frame(300, 0, 0, 5, &Filter::All));
-    lines.push(frame(300, 1, 0, 30, &Filter::All));
-    lines.push(ClientLine::Disconnect { at: 400, code: Some(1000) });
-    lines.extend(subscribed(1_000, TOPIC, &[(0, 5), (1, 30)]));
-    lines.push(gap(told_at, 0, 5, to, GapReason::Retention));
-    lines.push(frame(told_at + 10, 0, to, 30, &Filter::All));
-    lines
-}
-
-#[test]
-fn a_true_gap_is_not_accused_and_false_missing_and_late_ones_are() {
-    check(&removed(20, 900), &slept(20, 1_100), &[]);
-    // More is said to be gone than is.
-    check(&removed(15, 900), &slept(20, 1_100), &[(Kind::FalseGap, 1)]);
-    check(&removed(20, 900), &slept(20, 2_600), &[(Kind::LateGap, 1)]);
-    // Nobody could be told any earlier.
-    let mut excused = removed(20, 900);
-    excused.push(TruthLine::Excuse { from: 800, to: 2_000, why: "brokers down".to_owned() });
-    check(&excused, &slept(20, 2_600), &[]);
-    // Gone, and no gap says so.
-    let mut silent = slept(20, 1_100);
-    silent.retain(|line| !matches!(line, ClientLine::Gap { .. }));
-    check(&removed(20, 900), &silent, &[(Kind::Unjoined, 1), (Kind::MissingGap, 10)]);
-    let over = ClientLine::Progress { at: 1_100, to: BTreeMap::from([(0, 20)]) };
-    silent.insert(silent.len() - 1, over);
-    check(&removed(20, 900), &silent, &[(Kind::MissingGap, 10)]);
-    check_spoilt(
-        |lines| lines.push(gap(400, 0, 30, 40, GapReason::Skipped)),
-        &[(Kind::FalseGap, 1)],
-    );
-}
-
-#[test]
-fn a_cut_log_is_told_and_read_again() {
-    // Cut at 20; 20 to 24 were written anew.
-    let mut truth: Vec<TruthLine> = truth()
-        .into_iter()
-        .filter(|line| !matches!(line, TruthLine::Bounds { p: 0, .. }))
-        .collect();
-    truth.push(TruthLine::Cut { topic: TOPIC.to_owned(), p: 0, end: 20, at: 500 });
-    let anew = |o: u64| sum(0, o) ^ 1;
-    truth.extend((20..25).map(|o| {
-        let TruthLine::Put(put) = put(0, o) else { panic!("a put") };
-        TruthLine::Put(Put { sum: anew(o), at: 600 + o, ..put })
-    }));
-    truth.extend([bounds(0, 0, 30, 200), bounds(0, 0, 25, 2_000)]);
-    let mut told = right(&Filter::All);
-    let mut again = frame(700, 0, 20, 25, &Filter::All);
-    records(&mut again).iter_mut().for_each(|record| record.2 = anew(record.0));
-    told.extend([gap(600, 0, 30, 20, GapReason::Truncated), again.clone()]);
-    check(&truth, &told, &[]);
-    // Silently moved on.
-    check(&truth, &right(&Filter::All), &[(Kind::Lost, 3)]);
-    // Told with the wrong range.
-    let mut wrong = right(&Filter::All);
-    let mut less = frame(700, 0, 22, 25, &Filter::All);
-    records(&mut less).iter_mut().for_each(|record| record.2 = anew(record.0));
-    wrong.extend([gap(600, 0, 30, 22, GapReason::Truncated), less]);
-    check(&truth, &wrong, &[(Kind::FalseGap, 1), (Kind::Lost, 1)]);
-    // A client below the cut never hears of it.
-    let mut below = vec![client(Filter::All, Start::Earliest)];
-    below.extend(subscribed(50, TOPIC, &[(0, 0), (1, 0)]));
-    below.push(frame(300, 0, 0, 20, &Filter::All));
-    below.push(frame(300, 1, 0, 30, &Filter::All));
-    below.push(again);
-    check(&truth, &below, &[]);
-}
-
-#[test]
-fn a_topic_made_again_is_followed_on() {
-    let mut truth = truth();
-    let topic = AGAIN.to_owned();
-    for o in 0..5 {
-        let TruthLine::Put(put) = put(0, o) else { panic!("a put") };
-        truth.push(TruthLine::Put(Put { topic: topic.clone(), at: 500, ..put }));
-    }
-    let bounds = TruthLine::Bounds { topic, p: 0, start: 0, end: 5, asked: 2_000, at: 2_000 };
-    truth.push(bounds);
-    let mut lines = right(&Filter::All);
-    lines.truncate(FRAMES + 2);
-    lines.push(gap(600, 0, 10, 0, GapReason::TopicRecreated));
-    lines.push(frame(610, 0, 0, 5, &Filter::All));
-    check(&truth, &lines, &[]);
-    // Resumed on the new topic, and nobody says so.
-    let mut silent = right(&Filter::All);
-    silent.truncate(FRAMES + 2);
-    silent.push(ClientLine::Disconnect { at: 500, code: None });
-    silent.extend(subscribed(510, AGAIN, &[(0, 10)]));
-    silent.push(ClientLine::Progress { at: 520, to: BTreeMap::from([(0, 30), (1, 30)]) });
-    check(&truth, &silent, &[(Kind::Unjoined, 1), (Kind::Lost, 26)]);
-}
-
 #[test]
 fn a_stuck_client_is_found() {
     // Everything came, but for the last frame of a partition.
@@ -429,6 +314,7 @@ fn what_compaction_may_remove_may_be_missing() {
         topic: TOPIC.to_owned(),
         name: "ledger".to_owned(),
         cleanup: Cleanup::Compact,
+        at: None,
     };
     let TruthLine::Put(mut tombstone) = put(0, 30) else { panic!("a put") };
     tombstone.sum = TOMBSTONE;

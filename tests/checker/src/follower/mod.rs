@@ -1,12 +1,14 @@
 //! One client, followed line by line through its log.
 
+mod gaps;
+
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::findings::Kind;
 use crate::judge::Sightings;
 use crate::line::ClientLine;
 use crate::line::Filter;
-use crate::line::GapReason;
 use crate::line::Start;
 use crate::line::Tenant;
 use crate::truth::Entry;
@@ -19,6 +21,9 @@ use crate::verdict::Verdict;
 pub struct Limits {
     /// From when a gap is known to when it is told.
     pub gap: u64,
+    /// How often replicas look whether a topic was made again: only then can they
+    /// know.
+    pub refresh: u64,
     /// From the end of the last fault to when a client has everything.
     pub catch_up: u64,
     /// A client that is connected and reads has what the log had so long ago.
@@ -31,7 +36,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { gap: 1_000, catch_up: 10_000, stuck: 10_000, awake: 5_000 }
+        Self { gap: 1_000, refresh: 1_000, catch_up: 10_000, stuck: 10_000, awake: 5_000 }
     }
 }
 
@@ -50,6 +55,9 @@ pub struct Follower<'a> {
     topic: Option<String>,
     /// Another topic goes by the name now, and the gap that says so must come.
     announced: Option<String>,
+    /// Partitions of which the gaps told that brought the topic; `None` before the
+    /// first of them and once another frame came.
+    renewed: Option<BTreeSet<u32>>,
     places: BTreeMap<u32, Place>,
     asked_at: u64,
     /// Since when it reads a subscription without a break.
@@ -98,6 +106,7 @@ impl<'a> Follower<'a> {
             start: Start::Earliest,
             topic: None,
             announced: None,
+            renewed: None,
             places: BTreeMap::new(),
             asked_at: 0,
             reads_since: None,
@@ -114,6 +123,9 @@ impl<'a> Follower<'a> {
         {
             self.look_for_stalls(at);
             self.look_at = at + LOOK_INTERVAL;
+        }
+        if gaps::ends_renewal(&line) {
+            self.renewed = None;
         }
         match line {
             ClientLine::Client { name, tenant, filter, start } => {
@@ -284,91 +296,6 @@ impl<'a> Follower<'a> {
         (!self.filter.wants(key)).then_some(Kind::Unasked)
     }
 
-    fn handle_gap(&mut self, told: &Told, why: GapReason, topic: Option<String>) {
-        let &Told { at, p, from, to } = told;
-        if why == GapReason::TopicRecreated {
-            let topic = topic.or(self.announced.take()).or(self.topic.clone());
-            self.announced = None;
-            if topic != self.topic {
-                self.settle();
-                self.places.clear();
-                self.topic = topic;
-            }
-            if to > self.start_after(p, at) {
-                self.accuse(Kind::FalseGap, || format!("{p}: the new topic has less than {to}"));
-            }
-            let place = self.places.entry(p).or_default();
-            place.gone.push((0, to));
-            (place.position, place.reached_at) = (to, at);
-            return;
-        }
-        self.check_announced("a gap");
-        let position = self.position(p);
-        if from > position {
-            self.accuse(Kind::Unjoined, || format!("{p}: gap from {from}, stood at {position}"));
-        }
-        match why {
-            GapReason::Retention if to >= from => self.handle_retention(told),
-            GapReason::Truncated if to <= from => self.handle_truncation(told),
-            GapReason::Skipped => {
-                self.accuse(Kind::FalseGap, || format!("{p}: {from} to {to} were skipped"));
-                self.advance(p, to, at);
-            }
-            _ => self.accuse(Kind::Unjoined, || format!("{p}: {why:?} from {from} to {to}")),
-        }
-    }
-
-    fn handle_retention(&mut self, told: &Told) {
-        let &Told { at, p, from, to } = told;
-        if to > self.start_after(p, at) {
-            let start = self.start_after(p, at);
-            self.accuse(Kind::FalseGap, || {
-                format!("{p}: told {from} to {to} at {at}, and {start} was still there")
-            });
-        }
-        let truth = self.truth;
-        let topic = self.topic.as_deref().and_then(|id| truth.topic(id));
-        let partition = topic.and_then(|topic| topic.partitions.get(p as usize));
-        let known = partition.and_then(|partition| partition.passed(from));
-        self.check_promptness(told, known);
-        let position = self.position(p);
-        self.places.entry(p).or_default().gone.push((position, to));
-        self.advance(p, to, at);
-    }
-
-    fn handle_truncation(&mut self, told: &Told) {
-        let &Told { at, p, from, to } = told;
-        let truth = self.truth;
-        let topic = self.topic.as_deref().and_then(|id| truth.topic(id));
-        let partition = topic.and_then(|topic| topic.partitions.get(p as usize));
-        let cuts = partition.map_or(&[][..], |partition| &partition.cuts);
-        let cut = cuts.iter().find(|cut| cut.end == to && cut.at <= at + BOUNDS_SLACK);
-        match cut {
-            Some(cut) => self.check_promptness(told, Some(cut.at)),
-            None => self.accuse(Kind::FalseGap, || {
-                format!("{p}: truncated from {from} to {to}, cut were {cuts:?}")
-            }),
-        }
-        let place = self.places.entry(p).or_default();
-        (place.position, place.floor, place.reached_at) = (to, to, at);
-        place.stuck_at = None;
-    }
-
-    /// A gap must be told soon after Kafka knew of it, the client had come so
-    /// far and was there to hear of it.
-    fn check_promptness(&mut self, told: &Told, known: Option<u64>) {
-        let &Told { at, p, from, to } = told;
-        let Some(known) = known else { return };
-        let reached = self.places.get(&p).map_or(0, |place| place.reached_at);
-        let known = known.max(reached).max(self.reads_since.unwrap_or(at));
-        let known = self.truth.excused_until(known, at).unwrap_or(known).max(known);
-        if at > known + self.limits.gap {
-            self.accuse(Kind::LateGap, || {
-                format!("{p}: {from} to {to} told at {at}, known at {known}")
-            });
-        }
-    }
-
     fn check_announced(&mut self, what: &str) {
         let Some(topic) = self.announced.take() else { return };
         self.accuse(Kind::Unjoined, || format!("{what} of topic {topic} before the gap"));
@@ -410,6 +337,11 @@ impl<'a> Follower<'a> {
 
     fn look_at_end(&mut self, over: u64, topic: &str) {
         let truth = self.truth;
+        if let Some(newer) = truth.successor(topic) {
+            self.accuse(Kind::MissingGap, || {
+                format!("ended in topic {topic}, and {newer} is there")
+            });
+        }
         let partitions = truth.topic(topic).map_or(&[][..], |topic| &topic.partitions);
         for (p, partition) in (0..).zip(partitions) {
             let end = partition.last_bounds().map_or(0, |bounds| bounds.end);
@@ -495,5 +427,3 @@ impl Place {
 const LOOK_INTERVAL: u64 = 250;
 /// How far what a server knows of a log's end may be behind.
 const START_SLACK: u64 = 2_000;
-/// How much earlier than the stage a client may learn of a cut.
-const BOUNDS_SLACK: u64 = 1_000;
