@@ -98,6 +98,15 @@ chaos: ## Break everything in turn and judge what clients got (MINUTES=20 SEED=1
 	CHAOS_CLIENTS=$${CHAOS_CLIENTS:-160} \
 		$(CARGO) test --locked --test chaos -- --nocapture what_breaks
 
+.PHONY: chaos-each
+chaos-each: ## Break one thing at a time, for seeds 1, 2 and 3, each on a fresh stage (FAULTS="a b").
+	CHAOS_SECONDS=0 CHAOS_EACH="1 2 3" CHAOS_FAULT="$(FAULTS)" CHAOS_CLIENTS=$${CHAOS_CLIENTS:-160} \
+		$(CARGO) test --locked --test chaos -- --nocapture what_breaks
+
+.PHONY: quiet
+quiet: ## Let a quiet key's follower come back after 10,000,000 records of others (QUIET_RECORDS=10000000).
+	QUIET_RECORDS=$${QUIET_RECORDS:-10000000} $(CARGO) test --locked --test it -- --nocapture truth_quiet
+
 .PHONY: rolling
 rolling: ## Replace replicas behind HAProxy and nginx while records flow, and print what clients saw.
 	ROLLING_CLIENTS=$${ROLLING_CLIENTS:-2000} ROLLING_RECORDS=$${ROLLING_RECORDS:-60000} \

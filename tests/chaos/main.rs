@@ -2,20 +2,24 @@
 //! can break. What clients got is judged from logs, by a crate that shares no
 //! line with the server.
 //!
-//! The short mix is a test like any other. `make chaos` runs the long one, and
-//! `make chaos FAULT=name` one fault alone.
+//! The short mix is a test like any other. `make chaos` runs the long one,
+//! `make chaos FAULT=name` one fault alone, and `make chaos-each` each alone, for
+//! three seeds.
 #![allow(unreachable_pub)]
 
 mod client;
 mod clock;
+mod each;
 mod fault;
 mod faults;
 mod journal;
 mod observer;
+mod order;
 mod plan;
 mod producers;
 mod proxy;
 mod replica;
+mod row;
 mod run;
 mod stage;
 #[path = "../support/mod.rs"]
@@ -28,11 +32,15 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use crate::run::Order;
+use crate::order::Order;
 
 #[test]
 fn what_breaks_costs_no_record_and_no_order() {
-    run::play(&Order::from_environment(48, &SHORT));
+    let order = Order::from_environment(48, &SHORT);
+    match order.alone.is_empty() {
+        true => run::play(&order),
+        false => each::play(&order),
+    }
 }
 
 /// The faults of the short mix.

@@ -33,6 +33,7 @@ use crate::plan;
 use crate::plan::Draft;
 use crate::plan::HEADER;
 use crate::plan::PLANS;
+use crate::tally::Tally;
 use crate::topics::Topics;
 
 /// What is logged of a record once its offset is known.
@@ -49,6 +50,7 @@ pub struct Note {
 pub struct Acks {
     clock: Clock,
     truth: TruthJournal,
+    tally: Arc<Tally>,
     in_flight: Arc<AtomicU64>,
     watch_from: Arc<AtomicU64>,
     first: Arc<AtomicU64>,
@@ -56,13 +58,14 @@ pub struct Acks {
 
 impl Acks {
     /// Returns a listener that writes to `truth`.
-    pub fn new(clock: Clock, truth: TruthJournal) -> Self {
+    pub fn new(clock: Clock, truth: TruthJournal, tally: Arc<Tally>) -> Self {
         let zero = Arc::<AtomicU64>::default;
         let (in_flight, watch_from, first) = (zero(), zero(), zero());
-        Self { clock, truth, in_flight, watch_from, first }
+        Self { clock, truth, tally, in_flight, watch_from, first }
     }
 
-    /// Notes the first acknowledgement at or after a moment.
+    /// Notes the first acknowledgement at or after a moment, and the first delivery
+    /// after that.
     pub fn watch(&self, from: u64) {
         self.watch_from.store(0, Ordering::Relaxed);
         self.first.store(0, Ordering::Relaxed);
@@ -93,7 +96,9 @@ impl ProducerContext for Acks {
                 let from = self.watch_from.load(Ordering::Relaxed);
                 if from > 0 && at >= from {
                     let (order, first) = (Ordering::Relaxed, &self.first);
-                    let _ = first.compare_exchange(0, at, order, order);
+                    if first.compare_exchange(0, at, order, order).is_ok() {
+                        self.tally.watch(at);
+                    }
                 }
             }
             // Refused, or written by an attempt whose answer never came: then

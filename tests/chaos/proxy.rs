@@ -64,7 +64,8 @@ impl State {
     fn of(self, connection: u64) -> Mode {
         match self.whose {
             Whose::All => self.mode,
-            Whose::OneIn(n) if connection.is_multiple_of(n) => self.mode,
+            // Others at each change: of those that an earlier one meant, none is left.
+            Whose::OneIn(n) if (connection + self.change).is_multiple_of(n) => self.mode,
             Whose::OneIn(_) => Mode::Pass,
         }
     }
@@ -380,7 +381,12 @@ mod tests {
         }
         proxy.set(Mode::HalfOpen, Whose::OneIn(2));
         for (number, stream) in streams.iter_mut().enumerate() {
-            assert_eq!(say(stream, b"two").await.is_some(), number % 2 == 1, "{number}");
+            assert_eq!(say(stream, b"two").await.is_some(), number % 2 == 0, "{number}");
+        }
+        // And those that were left the next time.
+        proxy.set(Mode::HalfOpen, Whose::OneIn(2));
+        for (number, stream) in streams.iter_mut().enumerate() {
+            assert_eq!(say(stream, b"three").await, None, "{number}");
         }
     }
 }

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::runtime::Handle;
 
 use crate::plan::PLANS;
@@ -125,6 +127,18 @@ impl Replica {
     /// Returns the status of `/readyz`.
     pub fn readiness(&self) -> Option<u16> {
         self.page("/readyz")?.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// Returns by how many seconds the replica's clock is ahead of the system's, as the
+    /// head of an answer has it.
+    pub fn clock_ahead(&self) -> Option<i64> {
+        let answer = self.page("/livez")?;
+        let date = answer.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("date").then(|| value.trim())
+        });
+        let told = DateTimeParser::new().parse_timestamp(date?).ok()?;
+        Some(told.as_second() - Timestamp::now().as_second())
     }
 
     fn page(&self, path: &str) -> Option<String> {

@@ -50,6 +50,8 @@ pub struct Stage {
     pub replicas: Vec<Replica>,
     /// What a fault found not to be as expected while it lasted.
     pub notes: Vec<String>,
+    /// Since when a fault has the first record watched for, if it does.
+    watched: Option<u64>,
     observer: Observer,
     pub cluster: KafkaCluster,
 }
@@ -73,12 +75,13 @@ impl Stage {
         }
         let topics = Arc::new(Topics::unknown(PLANS.len()));
         let servers = cluster.bootstrap_servers();
-        let acks = Acks::new(clock, truth.clone());
+        let tally = Arc::<Tally>::default();
+        let acks = Acks::new(clock, truth.clone(), Arc::clone(&tally));
         let eye = || Eye::new(&servers, clock, truth.clone());
         let mut stage = Self {
             clock,
             folder: folder.to_owned(),
-            tally: Arc::default(),
+            tally,
             loader: Loader::start(servers.clone(), acks.clone(), Arc::clone(&topics), seed),
             acks,
             eye: eye(),
@@ -87,6 +90,7 @@ impl Stage {
             clients: Vec::new(),
             replicas: Vec::new(),
             notes: Vec::new(),
+            watched: None,
             truth,
             cluster,
             runtime,
@@ -159,14 +163,36 @@ impl Stage {
         sums
     }
 
-    /// Returns a replica that has clients: after others all may be at one.
-    pub fn crowded(&self, random: &mut fastrand::Rng) -> usize {
-        let has_clients = |replica: &usize| {
-            let metrics = self.replicas[*replica].metrics();
-            metrics.get("brucke_connections").is_some_and(|connections| *connections > 0.0)
-        };
-        let crowded: Vec<usize> = (0..self.replicas.len()).filter(has_clients).collect();
-        random.choice(crowded).unwrap_or(0)
+    /// Returns the replica with the most clients: after others all may be at one.
+    pub fn crowded(&self) -> usize {
+        let connections =
+            |replica: &Replica| replica.metrics().get("brucke_connections").copied().unwrap_or(0.0);
+        let counts: Vec<f64> = self.replicas.iter().map(connections).collect();
+        let most = (0..counts.len()).max_by(|one, other| counts[*one].total_cmp(&counts[*other]));
+        most.expect("there are replicas")
+    }
+
+    /// Notes the first acknowledgement from now on, and the first delivery after it.
+    /// A fault calls it where that may come before it has ended.
+    pub fn watch(&mut self) {
+        let now = self.clock.now();
+        self.watched = Some(now);
+        self.acks.watch(now);
+    }
+
+    /// The same, once a fault has ended that did not.
+    pub fn watch_if_not_yet(&mut self) {
+        if self.watched.is_none() {
+            self.watch();
+        }
+        self.watched = None;
+    }
+
+    /// Returns how long after the first acknowledgement the first record was
+    /// delivered.
+    pub fn first_record(&self) -> Option<Duration> {
+        let (ack, delivery) = self.acks.first().zip(self.tally.first_delivery())?;
+        Some(Duration::from_millis(delivery.saturating_sub(ack)))
     }
 
     /// Tells some clients what to do: of a topic or of all, each one in so many.

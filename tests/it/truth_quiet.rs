@@ -14,7 +14,7 @@ use crate::support::server_process::ServerProcess;
 use crate::support::server_process::shared_feed;
 use crate::support::server_process::token;
 
-/// `QUIET_RECORDS=10000000 cargo test --release --test it truth_quiet` for more.
+/// `make quiet` has ten million records of others.
 #[test]
 fn who_follows_a_quiet_key_resumes_without_reading_what_was_not_for_it() {
     let foreign =

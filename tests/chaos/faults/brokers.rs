@@ -21,6 +21,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| all_down(stage, 3.0),
     },
     &Fault {
@@ -30,6 +31,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Meanwhile("`/readyz` answers 503"),
         outage: Outage::Some,
         within: seconds(10),
+        first_record: Some(seconds(1)),
         act: |stage, _| all_down(stage, 25.0),
     },
     &Fault {
@@ -39,6 +41,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Meanwhile("`/readyz` answers 503"),
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| all_down(stage, 120.0),
     },
     &Fault {
@@ -48,6 +51,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             let leader = leader(stage, random);
             stage.cluster.kill(leader);
@@ -62,6 +66,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             let leader = leader(stage, random);
             stage.cluster.signal(leader, libc::SIGSTOP);
@@ -76,6 +81,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| {
             for broker in 0..BROKERS {
                 stage.cluster.stop(broker);
@@ -91,6 +97,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| {
             (0..BROKERS).for_each(|broker| stage.cluster.kill(broker));
             let runtime = stage.runtime.handle().clone();
@@ -101,7 +108,7 @@ pub const FAULTS: &[&Fault] = &[
                 stage.cluster.move_detours(broker, &ports);
             }
             stage.sleep(3.0);
-            stage.cluster.restart_all(&(0..BROKERS).collect::<Vec<_>>());
+            come_back(stage);
         },
     },
     &Fault {
@@ -111,6 +118,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| move_leaders(stage),
     },
 ];
@@ -125,6 +133,13 @@ fn all_down(stage: &mut Stage, seconds: f64) {
             }
         }
     }
+    come_back(stage);
+}
+
+/// Starts all brokers again. The first of them takes records before the last one is
+/// there, so that the watch for the first begins before.
+fn come_back(stage: &mut Stage) {
+    stage.watch();
     stage.cluster.restart_all(&(0..BROKERS).collect::<Vec<_>>());
 }
 

@@ -15,12 +15,13 @@ pub const FAULTS: &[&Fault] = &[
     &Fault {
         name: "clients-reset",
         what: "half of a replica's clients lose their connections, three times",
-        sees: Sees::Cuts,
+        sees: Sees::Cuts { one_in: 5 },
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
-        act: |stage, random| {
-            let replica = stage.crowded(random);
+        first_record: None,
+        act: |stage, _| {
+            let replica = stage.crowded();
             for _ in 0..3 {
                 stage.replicas[replica].front.set(Mode::Reset, Whose::OneIn(2));
                 stage.sleep(1.0);
@@ -31,10 +32,11 @@ pub const FAULTS: &[&Fault] = &[
     &Fault {
         name: "clients-cut",
         what: "nobody reaches any replica for 3 s",
-        sees: Sees::Cuts,
+        sees: Sees::Cuts { one_in: 2 },
         metric: Metric::Grows("brucke_connections_opened_total"),
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| {
             stage.replicas.iter().for_each(|r| r.front.set(Mode::Cut, Whose::All));
             stage.sleep(3.0);
@@ -44,11 +46,12 @@ pub const FAULTS: &[&Fault] = &[
     &Fault {
         name: "clients-half-open",
         what: "a third of a replica's connections is dead for ever, and nobody says so",
-        sees: Sees::Cuts,
+        sees: Sees::Cuts { one_in: 10 },
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
-        act: |stage, random| hold(stage, random, Mode::HalfOpen, 6.0),
+        first_record: None,
+        act: |stage, _| hold(stage, Mode::HalfOpen, 6.0),
     },
     &Fault {
         name: "clients-held",
@@ -57,7 +60,8 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
-        act: |stage, random| hold(stage, random, Mode::Stall, 3.0),
+        first_record: None,
+        act: |stage, _| hold(stage, Mode::Stall, 3.0),
     },
     &Fault {
         name: "clients-stalled",
@@ -66,6 +70,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_fell_behind_total"),
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| {
             stage.tell(Some(PRICES), 5, Order::ReadNothing);
             stage.loader.speed(PRICES, 10);
@@ -81,6 +86,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| {
             stage.tell(Some(PRICES), 4, Order::ReadSlowly(10));
             stage.loader.speed(PRICES, 10);
@@ -92,12 +98,13 @@ pub const FAULTS: &[&Fault] = &[
     &Fault {
         name: "clients-stuck",
         what: "one in ten clients reads nothing for longer than a stuck reader may",
-        sees: Sees::Cuts,
+        sees: Sees::Cuts { one_in: 100 },
         metric: Metric::Grows("brucke_closes_total{code=\"stuck_reader\"}"),
         outage: Outage::None,
         // Who was not cut off waits for its peer's system, gives up after 13 s and
         // comes back.
         within: seconds(20),
+        first_record: None,
         act: |stage, _| {
             stage.tell(Some(PRICES), 10, Order::ReadNothing);
             stage.loader.speed(PRICES, 10);
@@ -114,6 +121,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_became_live_total"),
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| {
             stage.tell(None, 2, Order::BeAway);
             stage.sleep(12.0);
@@ -122,8 +130,8 @@ pub const FAULTS: &[&Fault] = &[
     },
 ];
 
-fn hold(stage: &mut Stage, random: &mut fastrand::Rng, mode: Mode, seconds: f64) {
-    let replica = stage.crowded(random);
+fn hold(stage: &mut Stage, mode: Mode, seconds: f64) {
+    let replica = stage.crowded();
     stage.replicas[replica].front.set(mode, Whose::OneIn(3));
     stage.sleep(seconds);
     stage.replicas[replica].front.heal();

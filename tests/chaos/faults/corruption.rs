@@ -25,10 +25,11 @@ use crate::stage::Stage;
 pub const FAULTS: &[&Fault] = &[&Fault {
     name: "record-corrupt",
     what: "a byte of a record is another on the leader's disk for some seconds, and replicas read it anew",
-    sees: Sees::Cuts,
+    sees: Sees::Cuts { one_in: 2 },
     metric: Metric::Meanwhile("`brucke_kafka_read_stops_total{reason=\"failed\"}` is above 0"),
     outage: Outage::Some,
     within: seconds(10),
+    first_record: None,
     act: |stage, random| corrupt(stage, random),
 }];
 

@@ -25,6 +25,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             transact(stage, random, &[TransactionEnd::Committed], 6.0);
         },
@@ -36,6 +37,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             transact(stage, random, &[TransactionEnd::Aborted], 6.0);
         },
@@ -47,6 +49,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             let ends = [TransactionEnd::Committed, TransactionEnd::Aborted].repeat(5);
             transact(stage, random, &ends, 0.1);
@@ -59,6 +62,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             let pen = pen(stage);
             let id = stage.topics.id(PAYMENTS).expect("it is there");
@@ -77,6 +81,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_kafka_records_without_tenant_total"),
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             let pen = pen(stage);
             let id = stage.topics.id(ORDERS).expect("it is there");
@@ -93,6 +98,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             let pen = pen(stage);
             let id = stage.topics.id(ORDERS).expect("it is there");

@@ -1,6 +1,7 @@
 //! What befalls replicas.
 
-use std::path::Path;
+use std::fs;
+use std::path::PathBuf;
 
 use crate::fault::Fault;
 use crate::fault::Metric;
@@ -13,12 +14,13 @@ pub const FAULTS: &[&Fault] = &[
     &Fault {
         name: "replica-killed",
         what: "a replica gets SIGKILL and starts again",
-        sees: Sees::Cuts,
+        sees: Sees::Cuts { one_in: 3 },
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
-        act: |stage, random| {
-            let replica = stage.crowded(random);
+        first_record: None,
+        act: |stage, _| {
+            let replica = stage.crowded();
             stage.replicas[replica].process.kill();
             stage.sleep(1.0);
             stage.replicas[replica].process.restart();
@@ -27,12 +29,13 @@ pub const FAULTS: &[&Fault] = &[
     &Fault {
         name: "replica-stopped",
         what: "a replica gets SIGSTOP, and SIGCONT after 8 s",
-        sees: Sees::Cuts,
+        sees: Sees::Cuts { one_in: 3 },
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
-        act: |stage, random| {
-            let replica = stage.crowded(random);
+        first_record: None,
+        act: |stage, _| {
+            let replica = stage.crowded();
             stage.replicas[replica].process.signal(libc::SIGSTOP);
             stage.sleep(8.0);
             stage.replicas[replica].process.signal(libc::SIGCONT);
@@ -41,12 +44,13 @@ pub const FAULTS: &[&Fault] = &[
     &Fault {
         name: "replica-drained",
         what: "a replica gets SIGTERM, drains, and starts again",
-        sees: Sees::Close(1012),
+        sees: Sees::Close { code: 1012, one_in: 3 },
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
-        act: |stage, random| {
-            let replica = stage.crowded(random);
+        first_record: None,
+        act: |stage, _| {
+            let replica = stage.crowded();
             let status = stage.replicas[replica].process.terminate();
             if !status.success() {
                 stage.notes.push(format!("a drained replica ends with {status}"));
@@ -57,32 +61,33 @@ pub const FAULTS: &[&Fault] = &[
     &Fault {
         name: "clock-jumps",
         what: "a replica's clock jumps ten minutes ahead, twenty back, and home",
-        sees: Sees::Cuts,
+        sees: Sees::Cuts { one_in: 3 },
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
-        act: |stage, random| jump(stage, random),
+        first_record: None,
+        act: |stage, _| jump(stage),
     },
 ];
 
 /// The clock is that of a library that stands before the C library's, so that
 /// the replica is started anew with it, and without it afterwards.
-fn jump(stage: &mut Stage, random: &mut fastrand::Rng) {
-    if !Path::new(FAKETIME).exists() {
-        stage.notes.push(format!("{FAKETIME} is missing: apt-get install libfaketime"));
+fn jump(stage: &mut Stage) {
+    let Some(library) = faketime() else {
+        stage.notes.push("libfaketime is missing: make prerequisites".to_owned());
         return;
-    }
+    };
     let clock = stage.folder.join("clock");
-    let set = |offset: &str| std::fs::write(&clock, offset).expect("a file");
+    let set = |offset: &str| fs::write(&clock, offset).expect("a file");
     set("+0");
     let variables = [
-        ("LD_PRELOAD", FAKETIME.to_owned()),
+        ("LD_PRELOAD", library.display().to_string()),
         ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
         ("FAKETIME_NO_CACHE", "1".to_owned()),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    let replica = stage.crowded(random);
+    let replica = stage.crowded();
     let restart = |stage: &mut Stage, variables| {
         let process = &mut stage.replicas[replica].process;
         process.kill();
@@ -92,9 +97,13 @@ fn jump(stage: &mut Stage, random: &mut fastrand::Rng) {
     restart(stage, variables);
     stage.sleep(4.0);
     let before = stage.tally.snapshot();
-    for offset in ["+600", "-600", "+0"] {
-        set(offset);
+    for offset in [600, -600, 0] {
+        set(&format!("{offset:+}"));
         stage.sleep(3.0);
+        let ahead = stage.replicas[replica].clock_ahead();
+        if ahead.is_none_or(|ahead| (ahead - offset).abs() > CLOCK_SLACK) {
+            stage.notes.push(format!("set {offset:+} s, and the replica is {ahead:?} s ahead"));
+        }
     }
     let after = stage.tally.snapshot();
     if after.disconnects > before.disconnects || after.all_errors() > before.all_errors() {
@@ -103,4 +112,15 @@ fn jump(stage: &mut Stage, random: &mut fastrand::Rng) {
     restart(stage, Vec::new());
 }
 
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+/// Returns the library where distributions put it, each architecture in a folder of
+/// its own or in none.
+fn faketime() -> Option<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let folders =
+        folders.map(|folder| folder.path()).chain(["/usr/lib", "/usr/lib64"].map(PathBuf::from));
+    folders.map(|folder| folder.join("faketime/libfaketime.so.1")).find(|file| file.exists())
+}
+
+/// Seconds by which a clock may be away from what was set: the head of an answer is
+/// up to a second old.
+const CLOCK_SLACK: i64 = 5;

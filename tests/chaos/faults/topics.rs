@@ -30,6 +30,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_gaps_total{reason=\"retention\"}"),
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             stage.tell(Some(FLEETING), 2, Order::BeAway);
             stage.sleep(2.0);
@@ -52,6 +53,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_gaps_total{reason=\"retention\"}"),
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| retain_little(stage),
     },
     &Fault {
@@ -61,6 +63,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_gaps_total{reason=\"topic_recreated\"}"),
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| make_again(stage, |partitions| partitions.div_ceil(2)),
     },
     &Fault {
@@ -70,6 +73,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_gaps_total{reason=\"topic_recreated\"}"),
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| make_again(stage, |partitions| (partitions * 2).min(8)),
     },
     &Fault {
@@ -79,6 +83,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| {
             let Known { id, partitions } = stage.topics.known(GROWING).expect("it is there");
             let partitions = partitions + 1;
@@ -97,6 +102,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| compact(stage),
     },
     &Fault {
@@ -106,6 +112,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Meanwhile("`brucke_topics_failing` is above 0"),
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, _| forbid(stage),
     },
 ];

@@ -27,6 +27,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_gaps_total{reason=\"truncated\"}"),
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| truncate(stage, random, Afterwards::Quiet),
     },
     &Fault {
@@ -36,6 +37,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_gaps_total{reason=\"truncated\"}"),
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| truncate(stage, random, Afterwards::Regrown),
     },
 ];

@@ -21,6 +21,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| block(stage, random, Mode::Cut, 5.0),
     },
     &Fault {
@@ -30,6 +31,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::None,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             let replica = random.usize(..REPLICAS);
             for _ in 0..5 {
@@ -46,6 +48,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| block(stage, random, Mode::HalfOpen, 5.0),
     },
     &Fault {
@@ -55,6 +58,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| block(stage, random, Mode::Stall, 8.0),
     },
     &Fault {
@@ -64,6 +68,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| block(stage, random, Mode::Slow(20_000), 10.0),
     },
     &Fault {
@@ -73,6 +78,7 @@ pub const FAULTS: &[&Fault] = &[
         metric: Metric::Grows("brucke_gaps_total{reason=\"retention\"}"),
         outage: Outage::Some,
         within: seconds(10),
+        first_record: None,
         act: |stage, random| {
             stage.replicas.iter().for_each(|replica| replica.way.set(None, Mode::Cut));
             stage.loader.speed(FLEETING, 20);
