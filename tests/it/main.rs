@@ -29,6 +29,7 @@ mod truth_exemplars;
 mod truth_gaps;
 mod truth_leaderless;
 mod truth_pause;
+mod truth_positions;
 mod truth_quiet;
 mod truth_resume;
 mod truth_revocations;

@@ -14,39 +14,16 @@ use crate::support::server_rig::ServerRig;
 fn a_wrong_position_is_refused_and_replays_nothing() {
     let (_cluster, server) = start();
     let mut client = server.client("acme");
-    let malformed = [
-        r#"{"positions":[1],"topic_id":"ID"}"#,
-        r#"{"positions":{"0":-1},"topic_id":"ID"}"#,
-        r#"{"positions":{"0":1.5},"topic_id":"ID"}"#,
-        r#"{"positions":{"0":"1"},"topic_id":"ID"}"#,
-        r#"{"positions":{"0":null},"topic_id":"ID"}"#,
-        r#"{"positions":{"x":1},"topic_id":"ID"}"#,
-        r#"{"positions":{"-1":1},"topic_id":"ID"}"#,
-        r#"{"positions":{"4294967296":1},"topic_id":"ID"}"#,
-        r#"{"positions":{"2147483648":1},"topic_id":"ID"}"#,
-        r#"{"positions":{"0":1,"0":2},"topic_id":"ID"}"#,
-        r#"{"positions":{"0":9223372036854775808},"topic_id":"ID"}"#,
-        r#"{"positions":{"0":1e30},"topic_id":"ID"}"#,
-        r#"{"positions":{"0":1}}"#,
-        r#"{"positions":{"0":1},"topic_id":"short"}"#,
-        r#"{"positions":{"0":1},"topic_id":7}"#,
-        r#"{"positions":{"0":1},"topic_id":"ID","more":1}"#,
-        r#"{"topic_id":"ID"}"#,
-        r#""the beginning""#,
-        r#"null"#,
-    ];
-    for (id, from) in malformed.iter().enumerate() {
-        check_refused(&mut client, id, from, &["bad_frame", "invalid_argument"]);
+    for (id, (from, code, sentence)) in MALFORMED.iter().enumerate() {
+        check_refused(&mut client, id, from, code, sentence);
     }
-    check_refused(
-        &mut client,
-        100,
-        r#"{"positions":{"7":5},"topic_id":"ID"}"#,
-        &["unknown_partition"],
-    );
+    let seventh = r#"{"positions":{"7":5},"topic_id":"ID"}"#;
+    let sentence = "position names partition 7, and the topic has 1";
+    check_refused(&mut client, 100, seventh, "unknown_partition", sentence);
     let many: Vec<String> = (0..4_000).map(|partition| format!("\"{partition}\":1")).collect();
     let many = format!(r#"{{"positions":{{{}}},"topic_id":"ID"}}"#, many.join(","));
-    check_refused(&mut client, 101, &many, &["unknown_partition"]);
+    let sentence = "position names partition 1, and the topic has 1";
+    check_refused(&mut client, 101, &many, "unknown_partition", sentence);
 }
 
 #[test]
@@ -74,17 +51,17 @@ fn start() -> (Cluster, ServerRig) {
     (cluster, server)
 }
 
-/// The next frames are the refusal, under one of these codes (the shape or what it
-/// says is wrong), and the answer to a ping, and nothing else.
-fn check_refused(client: &mut RawClient, id: usize, from: &str, codes: &[&str]) {
+/// The next frames are the refusal, by this code and with this in its sentence, and
+/// the answer to a ping, and nothing else.
+fn check_refused(client: &mut RawClient, id: usize, from: &str, code: &str, sentence: &str) {
     let from = from.replace("ID", ID);
     let request = format!(r#"{{"type":"subscribe","id":{id},"channel":"prices","from":{from}}}"#);
     client.send_message(TEXT, request.as_bytes());
     let shown: String = request.chars().take(200).collect();
     let Incoming::Json(error) = client.next() else { panic!("no answer to {shown}") };
-    let code = error["code"].as_str().unwrap_or_default();
-    assert!(error["type"] == "error" && codes.contains(&code), "{shown} {error}");
-    assert!(error["message"].as_str().is_some_and(|text| text.len() > 10), "{error}");
+    let told = (&error["type"], &error["id"], &error["code"]);
+    assert_eq!(told, (&json!("error"), &json!(id), &json!(code)), "{shown} {error}");
+    assert!(error["message"].as_str().is_some_and(|text| text.contains(sentence)), "{error}");
     client.send(&json!({ "type": "ping" }));
     assert_eq!(client.next(), Incoming::Json(json!({ "type": "pong" })), "{shown}");
 }
@@ -104,3 +81,27 @@ fn check_gap(from: &Value, at: i64, to: i64, reason: &str) {
 
 /// The mock cluster has no topic ids.
 const ID: &str = "00000000000000000000000000000000";
+/// Where to start, and by which code and with which words that is refused.
+const MALFORMED: [(&str, &str, &str); 19] = [
+    (r#"{"positions":[1],"topic_id":"ID"}"#, "bad_frame", "`positions` must be an object"),
+    (r#"{"positions":{"0":-1},"topic_id":"ID"}"#, "bad_frame", WHOLE),
+    (r#"{"positions":{"0":1.5},"topic_id":"ID"}"#, "bad_frame", WHOLE),
+    (r#"{"positions":{"0":1e30},"topic_id":"ID"}"#, "bad_frame", WHOLE),
+    (r#"{"positions":{"0":"1"},"topic_id":"ID"}"#, "bad_frame", "`positions` must be a number"),
+    (r#"{"positions":{"0":null},"topic_id":"ID"}"#, "bad_frame", "`positions` must be a number"),
+    (r#"{"positions":{"x":1},"topic_id":"ID"}"#, "invalid_argument", NUMBER),
+    (r#"{"positions":{"-1":1},"topic_id":"ID"}"#, "invalid_argument", NUMBER),
+    (r#"{"positions":{"4294967296":1},"topic_id":"ID"}"#, "invalid_argument", NUMBER),
+    (r#"{"positions":{"2147483648":1},"topic_id":"ID"}"#, "invalid_argument", NUMBER),
+    (r#"{"positions":{"0":1,"0":2},"topic_id":"ID"}"#, "bad_frame", "0 more than once"),
+    (r#"{"positions":{"0":9223372036854775808},"topic_id":"ID"}"#, "invalid_argument", "2^63"),
+    (r#"{"positions":{"0":1}}"#, "bad_frame", "`topic_id` is missing"),
+    (r#"{"positions":{"0":1},"topic_id":"short"}"#, "invalid_argument", "32 hexadecimal digits"),
+    (r#"{"positions":{"0":1},"topic_id":7}"#, "bad_frame", "`topic_id` must be"),
+    (r#"{"positions":{"0":1},"topic_id":"ID","more":1}"#, "bad_frame", "unknown field `more`"),
+    (r#"{"topic_id":"ID"}"#, "bad_frame", "`from` must be"),
+    (r#""the beginning""#, "bad_frame", "`from` must be"),
+    (r#"null"#, "bad_frame", "`from` must be"),
+];
+const WHOLE: &str = "`positions` must be a whole number, not negative";
+const NUMBER: &str = "is not the decimal number of a partition";

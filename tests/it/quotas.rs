@@ -1,6 +1,7 @@
 //! Quotas of tenants: a full tenant's next client is told so and when to come back,
 //! and nobody else notices.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::thread;
 use std::time::Duration;
@@ -109,6 +110,19 @@ fn subscriptions_are_counted_over_all_connections_of_a_tenant() {
     }
     cluster.put("prices", "again", "1");
     assert_eq!(first.values(1), [1]);
+}
+
+#[test]
+fn those_who_are_refused_by_frames_do_not_come_back_together() {
+    let (_cluster, server) = start(&[("TENANTS_SUBSCRIPTIONS_MAX", "1")]);
+    let (mut client, _) = server.subscriber("acme", json!({ "channel": "prices" }));
+    let wait = |id| {
+        let error = subscribe(&mut client, id, "more");
+        check_wait(&error);
+        error["retry_after_ms"].as_u64()
+    };
+    let waits: BTreeSet<_> = (2..42).map(wait).collect();
+    assert!(waits.len() > 35, "40 were told only these: {waits:?}");
 }
 
 #[test]
