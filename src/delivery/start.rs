@@ -238,6 +238,11 @@ impl Shard {
     fn begin(&mut self, slot: usize, sub: usize, bounds: &[Option<Bounds>], now: Moment) {
         let source = self.source_of(slot, sub);
         let State::Starting(from) = &self.subscription(slot, sub).state else { return };
+        let unsent = self.connections[slot].outbox.bytes();
+        if unsent > self.settings.unsent_bytes_max.saturating_mul(UNSENT_ANSWERS) {
+            let message = format!("{unsent} bytes wait for this client: read them first");
+            return self.end_with_error(slot, sub, ErrorCode::Unavailable, message);
+        }
         let places = &self.sources[source].partitions;
         let ends: Vec<Cursor> = places.iter().map(|place| place.log.end()).collect();
         let live = places.iter().map(|place| {
@@ -381,3 +386,8 @@ fn claim(place: &Place) -> Claim {
 fn whole_second(at: Timestamp) -> Timestamp {
     Timestamp::from_millis(at.as_millis().div_euclid(1_000) * 1_000)
 }
+
+/// Times what may be unsent of records that may be unsent when another subscription
+/// begins: a gap for each of ten thousand partitions is a long answer, and who asks on
+/// and reads nothing would set how much memory such answers take.
+const UNSENT_ANSWERS: usize = 8;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use brucke::delivery::outbox::Outbox;
 use brucke::delivery::settings::Settings;
 use brucke::delivery::shard::Output;
 use brucke::delivery::shard::Shard;
@@ -20,6 +21,7 @@ use brucke::protocol::frame::ServerFrame;
 use brucke::protocol::json;
 use brucke::protocol::message::ServerMessage;
 use brucke::registry::directory::Directory;
+use brucke::registry::message::Bounds;
 use brucke::registry::message::Command;
 use brucke::registry::message::Event;
 use brucke::types::ids::PartitionId;
@@ -91,6 +93,43 @@ fn who_waits_for_the_start_of_a_channel_that_is_taken_out_is_told_by_its_request
     assert_eq!(script.shard.connections(), 2);
 }
 
+#[test]
+fn who_asks_on_and_reads_nothing_does_not_set_how_much_waits_for_it() {
+    let mut script = Script::start();
+    let client = script.subscribe(&["quiet"]);
+    script.hear(client);
+    let positions: Vec<String> = (0..200).map(|partition| format!("\"{partition}\":5")).collect();
+    let positions = positions.join(",");
+    let foreign = TopicId::from_kafka(0, 7);
+    let waits = |script: &Script| script.shard.outbox(client).map_or(0, Outbox::bytes);
+    let (mut longest, mut before) = (0, 0);
+    for id in 10..30 {
+        script.send(
+            client,
+            &format!(
+                "{{\"type\":\"subscribe\",\"id\":{id},\"channel\":\"open\",\"keys\":[\"{id}\"],\"on_gap\":\"stop\",\
+                 \"from\":{{\"topic_id\":\"{foreign}\",\"positions\":{{{positions}}}}}}}"
+            ),
+        );
+        longest = longest.max(waits(&script) - before);
+        before = waits(&script);
+    }
+    assert!(longest > 8 * UNSENT_BYTES_MAX, "one answer of {longest} bytes is a long one");
+    assert!(before < 2 * longest, "{before} bytes wait, and an answer has {longest}");
+    let refused = script.hear(client).into_iter().filter(|message| {
+        let ServerMessage::Frame(ServerFrame::Error(error)) = message else { return false };
+        error.code == ErrorCode::Unavailable && error.retry_after.is_some()
+    });
+    assert_eq!(refused.count(), 19, "all but the first");
+    let answered = script.hear(client).len();
+    script.send(client, r#"{"type":"subscribe","id":99,"channel":"open","keys":["more"]}"#);
+    let heard = script.hear(client);
+    let is_told = |message: &ServerMessage| {
+        matches!(message, ServerMessage::Frame(ServerFrame::Subscribed { .. }))
+    };
+    assert_eq!((answered, heard.iter().filter(|m| is_told(m)).count()), (0, 1));
+}
+
 /// A shard that reads one partition of the channel `open`.
 struct Script {
     shard: Shard,
@@ -120,12 +159,17 @@ impl Script {
         for (id, key) in keys.iter().enumerate() {
             let asked =
                 format!(r#"{{"type":"subscribe","id":{id},"channel":"open","keys":["{key}"]}}"#);
-            let mut bytes = Vec::new();
-            socket::write(&mut bytes, socket::TEXT, asked.as_bytes(), &mut self.rng);
-            self.shard.handle_bytes(client, &mut bytes, self.now);
-            self.settle();
+            self.send(client, &asked);
         }
         client
+    }
+
+    /// Sends a request, and lets the shard answer.
+    fn send(&mut self, client: ConnectionKey, asked: &str) {
+        let mut bytes = Vec::new();
+        socket::write(&mut bytes, socket::TEXT, asked.as_bytes(), &mut self.rng);
+        self.shard.handle_bytes(client, &mut bytes, self.now);
+        self.settle();
     }
 
     /// Returns a client that asks for a channel and gets no answer yet.
@@ -166,11 +210,20 @@ impl Script {
     fn settle(&mut self) {
         loop {
             while let Some(output) = self.shard.poll_output() {
-                if let Output::Command(Command::Follow { source, .. }) = output {
-                    self.source = Some(source);
-                    let partitions = vec![Arc::clone(&self.log)];
-                    self.shard.handle_event(Event::Ready { source, partitions }, self.now);
-                }
+                let event = match output {
+                    Output::Command(Command::Follow { source, .. }) => {
+                        self.source = Some(source);
+                        let partitions = vec![Arc::clone(&self.log)];
+                        Event::Ready { source, partitions }
+                    }
+                    Output::Command(Command::Resolve { ticket, .. }) => {
+                        let (start, end) = (self.log.start(), self.log.end().offset);
+                        let bounds = Bounds { start, end, at_timestamp: end };
+                        Event::Resolved { ticket, result: Ok(vec![Some(bounds)]) }
+                    }
+                    _ => continue,
+                };
+                self.shard.handle_event(event, self.now);
             }
             if !self.shard.has_work() {
                 return;
