@@ -92,10 +92,7 @@ impl Follower<'_> {
                 format!("{p}: told {from} to {to} at {at}, and {start} was still there")
             });
         }
-        let truth = self.truth;
-        let topic = self.topic.as_deref().and_then(|id| truth.topic(id));
-        let partition = topic.and_then(|topic| topic.partitions.get(p as usize));
-        let known = partition.and_then(|partition| partition.passed(from));
+        let known = self.partition(p).and_then(|partition| partition.passed(from));
         self.check_promptness(told, known);
         let position = self.position(p);
         self.places.entry(p).or_default().gone.push((position, to));
@@ -104,10 +101,7 @@ impl Follower<'_> {
 
     fn handle_truncation(&mut self, told: &Told) {
         let &Told { at, p, from, to } = told;
-        let truth = self.truth;
-        let topic = self.topic.as_deref().and_then(|id| truth.topic(id));
-        let partition = topic.and_then(|topic| topic.partitions.get(p as usize));
-        let cuts = partition.map_or(&[][..], |partition| &partition.cuts);
+        let cuts = self.partition(p).map_or(&[][..], |partition| &partition.cuts);
         let cut = cuts.iter().find(|cut| cut.end == to && cut.at <= at + BOUNDS_SLACK);
         match cut {
             Some(cut) => self.check_promptness(told, Some(cut.at)),

@@ -12,6 +12,7 @@ use crate::line::Filter;
 use crate::line::Start;
 use crate::line::Tenant;
 use crate::truth::Entry;
+use crate::truth::Partition;
 use crate::truth::State;
 use crate::truth::Truth;
 use crate::verdict::Verdict;
@@ -201,9 +202,7 @@ impl<'a> Follower<'a> {
 
     /// Holds the first position of a partition against what was asked for.
     fn check_start(&mut self, at: u64, p: u32, start: u64) {
-        let truth = self.truth;
-        let known = self.topic.as_deref().and_then(|id| truth.topic(id));
-        let Some(partition) = known.and_then(|topic| topic.partitions.get(p as usize)) else {
+        let Some(partition) = self.partition(p) else {
             return;
         };
         let (least, most) = match self.start {
@@ -406,9 +405,13 @@ impl<'a> Follower<'a> {
     }
 
     fn start_after(&self, p: u32, at: u64) -> u64 {
-        let topic = self.topic.as_deref().and_then(|id| self.truth.topic(id));
-        let partition = topic.and_then(|topic| topic.partitions.get(p as usize));
-        partition.and_then(|partition| partition.start_after(at)).unwrap_or(0)
+        self.partition(p).and_then(|partition| partition.start_after(at)).unwrap_or(0)
+    }
+
+    /// Returns what is known of a partition of the topic that is followed.
+    fn partition(&self, p: u32) -> Option<&'a Partition> {
+        let topic = self.truth.topic(self.topic.as_deref()?)?;
+        topic.partitions.get(p as usize)
     }
 
     fn accuse(&mut self, kind: Kind, example: impl FnOnce() -> String) {
