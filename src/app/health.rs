@@ -24,6 +24,7 @@ use crate::registry::message::SourceFailure;
 use crate::server::pulse::Pulses;
 use crate::telemetry::exposition::Format;
 use crate::telemetry::recorder::Recorder;
+use crate::tenancy::channel::ChannelSource;
 use crate::tenancy::channel::Channels;
 use crate::tenancy::revocation::Revocations;
 use crate::types::ids::TopicName;
@@ -37,11 +38,9 @@ pub struct ReplicaHealth {
     pub recorder: Recorder,
     /// Those in force; a reload puts others in their place.
     pub channels: RwLock<Arc<Channels>>,
-    /// Topics without which this replica is not ready: those that the channels
-    /// named when the process began. A topic named after a tenant is not among
-    /// them, so that a token for a tenant without topics does not take the replica
-    /// away from others; nor is one that a reload brought, which would take all
-    /// replicas away at once.
+    /// Topics of which one at least must be readable for this replica to be ready:
+    /// those that the channels named when the process began. One that a reload
+    /// brought is not among them: it would take all replicas away at once.
     pub awaited: BTreeSet<TopicName>,
     /// Where wishes of workers wait for the Kafka side.
     pub commands: Sender<Command>,
@@ -154,6 +153,27 @@ impl ReplicaHealth {
         });
         failed.chain(stopped).collect()
     }
+
+    /// Returns what is wrong with topics: what is a reason not to be ready, and what is
+    /// none. A topic that fails is none as long as some other channel can be served:
+    /// all replicas see the same, and would take the clients of all channels with them.
+    fn topic_verdict(&self) -> (Vec<Problem>, Vec<Problem>) {
+        let of_topics = self.topic_problems();
+        let failing: BTreeSet<&TopicName> = of_topics.iter().map(|(topic, _)| topic).collect();
+        let serves_some = self.channels().iter().any(|channel| match &channel.source {
+            ChannelSource::Topic(source) => !failing.contains(&source.topic),
+            // Of a topic that is named after a tenant nobody knows whether it is there
+            // until that tenant asks.
+            ChannelSource::TopicPerTenant(_) => true,
+        });
+        let (reasons, others): (Vec<_>, Vec<_>) = of_topics
+            .into_iter()
+            .partition(|(topic, _)| !serves_some && self.awaited.contains(topic));
+        let problems = |found: Vec<(TopicName, Problem)>| {
+            found.into_iter().map(|(_, problem)| problem).collect()
+        };
+        (problems(reasons), problems(others))
+    }
 }
 
 impl Health for ReplicaHealth {
@@ -172,9 +192,7 @@ impl Health for ReplicaHealth {
     }
 
     fn ready_problems(&self) -> Vec<Problem> {
-        let of_topics = self.topic_problems().into_iter();
-        let awaited = of_topics.filter(|(topic, _)| self.awaited.contains(topic));
-        let mut problems: Vec<Problem> = awaited.map(|(_, problem)| problem).collect();
+        let (mut problems, _) = self.topic_verdict();
         problems.extend(self.broker_problem());
         problems.extend(self.revocations_problem());
         problems.extend(self.phase_problem());
@@ -182,9 +200,9 @@ impl Health for ReplicaHealth {
     }
 
     fn warnings(&self) -> Vec<Problem> {
-        let of_topics = self.topic_problems().into_iter();
-        let others = of_topics.filter(|(topic, _)| !self.awaited.contains(topic));
-        others.map(|(_, problem)| problem).chain(self.revocations_warning()).collect()
+        let (_, mut warnings) = self.topic_verdict();
+        warnings.extend(self.revocations_warning());
+        warnings
     }
 
     fn metrics(&self, format: Format) -> String {

@@ -169,14 +169,14 @@ pub async fn serve(
         sleep(delay).await;
         clients.drain(window).await
     };
-    let outcome = select! {
+    let (outcome, cut) = select! {
         drained = drain => match drained {
-            Drained::All => "all left",
-            Drained::Some => "time was up",
+            Drained::All => ("all left", 0),
+            Drained::Some { sockets } => ("time was up", sockets),
         },
-        Some(EndSignal) = ended.recv() => "hurried",
+        Some(EndSignal) = ended.recv() => ("hurried", clients.pulses().sockets()),
     };
-    DrainEnded { outcome }.emit();
+    DrainEnded { outcome, cut }.emit();
     clients.stop().await;
     admin.stop().await;
     upkeep.abort();

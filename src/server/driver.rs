@@ -44,7 +44,7 @@ pub(in crate::server) async fn drive(
     // it was armed to wake.
     let mut due = Instant::now();
     loop {
-        pulses.beat(shard);
+        pulses.beat(shard, worker.sockets());
         let begun = Instant::now();
         worker.note_late(begun.saturating_duration_since(due));
         worker.handle_mail();

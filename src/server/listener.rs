@@ -105,8 +105,8 @@ pub struct Listener {
 pub enum Drained {
     /// Every client has left.
     All,
-    /// Time was up.
-    Some,
+    /// Time was up; so many sockets are still open.
+    Some { sockets: usize },
 }
 
 impl Listener {
@@ -232,7 +232,7 @@ impl Listener {
         };
         match timeout(window + DRAIN_GRACE, all).await {
             Ok(()) => Drained::All,
-            Err(_) => Drained::Some,
+            Err(_) => Drained::Some { sockets: self.pulses.sockets() },
         }
     }
 

@@ -334,8 +334,12 @@ impl Worker {
 
     /// Says whether a drain is over.
     pub(in crate::server) fn is_drained(&self) -> bool {
-        let gone = self.links.borrow().is_empty() && self.lingering.get() == 0;
-        self.mode.get() == Mode::Draining && gone
+        self.mode.get() == Mode::Draining && self.sockets() == 0
+    }
+
+    /// Returns how many sockets of clients are open.
+    pub(in crate::server) fn sockets(&self) -> usize {
+        self.links.borrow().len() + self.lingering.get()
     }
 
     /// Publishes what was counted, if it is time to.

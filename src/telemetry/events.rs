@@ -245,12 +245,14 @@ impl DrainStarted {
 pub struct DrainEnded {
     /// Of the ways in which a drain ends.
     pub outcome: &'static str,
+    /// Clients that had not left by then, and are cut off.
+    pub cut: usize,
 }
 
 impl DrainEnded {
     /// Logs it.
     pub fn emit(&self) {
-        tracing::info!(outcome = self.outcome, "drained");
+        tracing::info!(outcome = self.outcome, cut = self.cut, "drained");
     }
 }
 

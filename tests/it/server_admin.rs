@@ -17,16 +17,41 @@ use crate::support::server_rig::ServerRig;
 use crate::support::server_rig::admin_answer;
 
 #[test]
-fn readiness_names_the_topic_that_is_missing() {
+fn a_topic_that_is_missing_is_told_and_takes_no_replica_from_the_others() {
     let cluster = Cluster::start(&[("prices", 1)]);
-    let server = ServerRig::start(&cluster.kafka.config(), &[]);
-    let named = |body: &str| body.contains("\"topic_missing\"") && body.contains("\"couriers\"");
-    let body = server.admin_until("/readyz", |status, body| status == 503 && named(body));
+    let server = ServerRig::start(&cluster.kafka.config(), &[SHARED_CHANNELS]);
+    let body = server
+        .admin_until("/readyz", |status, body| status == 200 && body.contains("\"topic_missing\""));
     let said: Value = serde_json::from_str(&body).expect("JSON");
-    assert_eq!(said["ready"], false);
+    assert_eq!((&said["ready"], &said["problems"]), (&json!(true), &json!([])), "{body}");
+    assert_eq!(said["warnings"][0]["topic"], "couriers", "{body}");
+    assert_eq!(said["warnings"].as_array().map(Vec::len), Some(1), "{body}");
+    server.admin_until("/metrics", |_, body| {
+        body.contains("\nbrucke_topics_failing 1\n") && body.contains("\nbrucke_ready 1\n")
+    });
+    let (mut client, _) = server.subscriber("acme", json!({ "channel": "prices" }));
+    client.expect("live");
+}
+
+#[test]
+fn a_replica_that_can_serve_no_channel_is_not_ready() {
+    let cluster = Cluster::start(&[("unrelated", 1)]);
+    let server = ServerRig::start(&cluster.kafka.config(), &[SHARED_CHANNELS]);
+    let both = |body: &str| body.contains("\"couriers\"") && body.contains("\"prices\"");
+    let body = server.admin_until("/readyz", |status, body| status == 503 && both(body));
+    let said: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((&said["ready"], &said["warnings"]), (&json!(false), &json!([])), "{body}");
     let problems = said["problems"].as_array().expect("problems");
-    assert!(problems.iter().all(|problem| problem["topic"] == "couriers"), "{body}");
+    assert!(problems.iter().all(|problem| problem["kind"] == "topic_missing"), "{body}");
     assert_eq!(server.admin("/livez"), (200, "{\"live\":true,\"problems\":[]}".to_owned()));
+}
+
+#[test]
+fn a_channel_with_a_topic_for_each_tenant_may_always_be_served() {
+    let cluster = Cluster::start(&[("unrelated", 1)]);
+    let server = ServerRig::start(&cluster.kafka.config(), &[]);
+    let both = |body: &str| body.contains("\"couriers\"") && body.contains("\"prices\"");
+    server.admin_until("/readyz", |status, body| status == 200 && both(body));
 }
 
 #[test]
@@ -168,3 +193,10 @@ fn row(metric: &metric::Metric) -> String {
     let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
     format!("| `{}` | {kind} | {} | {} |", metric.name, labels.join(", "), metric.help)
 }
+
+/// Channels whose topics are known without a tenant.
+const SHARED_CHANNELS: (&str, &str) = (
+    "CHANNELS",
+    "[{ name = \"prices\", topic = \"prices\", tenant = \"shared\" }, \
+      { name = \"couriers\", topic = \"couriers\", tenant = { key_prefix = \":\" } }]",
+);

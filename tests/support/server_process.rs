@@ -11,6 +11,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
+use std::process::ExitStatus;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -92,10 +93,20 @@ secret = "{SECRET}"
 
     /// Asks the process to load its configuration anew.
     pub fn hang_up(&self) {
+        self.signal(libc::SIGHUP);
+    }
+
+    /// Asks the process to end, as a supervisor does, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.process.wait().expect("it ends")
+    }
+
+    fn signal(&self, signal: libc::c_int) {
         let id = i32::try_from(self.process.id()).expect("process ids are small");
         // SAFETY: the process is our child and has not been waited for, so its
         // id is still its own.
-        unsafe { libc::kill(id, libc::SIGHUP) };
+        unsafe { libc::kill(id, signal) };
     }
 
     /// Returns what the process has logged so far.
