@@ -168,6 +168,12 @@ def config_schema(page):
     return {"type": "object", "additionalProperties": False, "properties": sections}
 
 
+def sections():
+    """Returns the names of the sections that `config` takes."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    return list(config_schema(page)["properties"])
+
+
 def schema(text):
     """Returns values.schema.json as it must be."""
     whole = json.loads(text)

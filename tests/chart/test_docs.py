@@ -4,6 +4,7 @@ import subprocess
 import sys
 import unittest
 
+import docs
 import rig
 
 
@@ -14,6 +15,12 @@ class Docs(unittest.TestCase):
             capture_output=True, text=True, check=False,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_each_section_of_the_configuration_has_a_row(self):
+        table = docs.table()
+        for section in docs.sections():
+            with self.subTest(section):
+                self.assertIn(f"| `config.{section}` |", table)
 
 
 if __name__ == "__main__":

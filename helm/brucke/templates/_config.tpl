@@ -42,6 +42,9 @@
 {{- $_ := set $server "tls_certificate_file" "/etc/brucke/tls/tls.crt" -}}
 {{- $_ := set $server "tls_key_file" "/etc/brucke/tls/tls.key" -}}
 {{- end -}}
+{{- if and .Values.tracing.otlpEndpoint (dig "endpoint" "" (default dict $settings.tracing)) -}}
+{{- fail "config.tracing.endpoint contradicts tracing.otlpEndpoint, which would count more: take one of the two out" -}}
+{{- end -}}
 {{- $admin := dict "listen" (printf "%s:%d" (include "brucke.address" .) (int .Values.ports.admin)) -}}
 {{- $_ := set $settings "admin" (merge $admin (default dict $settings.admin)) -}}
 {{- $ours := (include "brucke.kafka" . | fromYaml).settings -}}
@@ -72,10 +75,12 @@
 {{- define "brucke.toml" -}}
 {{- $settings := include "brucke.settings" . | fromYaml -}}
 {{- range $name, $section := omit $settings "auth" "channels" "tenants" -}}
+{{- if $section -}}
 [{{ $name }}]
 {{- include "brucke.toml.keys" $section }}
 
 {{ end -}}
+{{- end -}}
 [auth]
 {{- include "brucke.toml.keys" (omit $settings.auth "issuers") }}
 {{- range $settings.auth.issuers }}

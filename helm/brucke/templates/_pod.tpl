@@ -13,7 +13,11 @@ for as long as the grace period that belongs to it.
 {{- range $env -}}
 {{- $names = append $names .name -}}
 {{- end -}}
+{{- $instead := include "brucke.instead" . | fromYaml -}}
 {{- range .Values.extraEnv -}}
+{{- if hasKey $instead .name -}}
+{{- fail (printf "extraEnv sets %s, which is set already: set %s instead" .name (get $instead .name)) -}}
+{{- end -}}
 {{- if has .name $names -}}
 {{- fail (printf "extraEnv sets %s, which is set already: the API server refuses a variable that stands twice" .name) -}}
 {{- end -}}
@@ -26,6 +30,46 @@ env:
 envFrom:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/*
+What to set instead of each variable that would count more than the file, or that the
+chart sets itself. Of what `extraEnvFrom` brings nobody knows the names here.
+*/}}
+{{- define "brucke.instead" -}}
+{{- $instead := dict "BRUCKE_CONFIG" "config" -}}
+{{- range $section, $keys := include "brucke.settings" . | fromYaml -}}
+{{- if kindIs "map" $keys -}}
+{{- range $key, $value := $keys -}}
+{{- if not (kindIs "invalid" $value) -}}
+{{- $_ := set $instead (printf "BRUCKE_%s_%s" $section $key | upper) (printf "config.%s.%s" $section $key) -}}
+{{- end -}}
+{{- end -}}
+{{- else -}}
+{{- $_ := set $instead (printf "BRUCKE_%s" $section | upper) (printf "config.%s" $section) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $instead "BRUCKE_SERVER_LISTEN" "ports.clients" -}}
+{{- $_ := set $instead "BRUCKE_ADMIN_LISTEN" "ports.admin" -}}
+{{- $_ := set $instead "BRUCKE_SERVER_DRAIN_DELAY" "drain.delay" -}}
+{{- $_ := set $instead "BRUCKE_SERVER_DRAIN_WINDOW" "drain.window" -}}
+{{- if .Values.tls.secretName -}}
+{{- $_ := set $instead "BRUCKE_SERVER_TLS_CERTIFICATE_FILE" "tls.secretName" -}}
+{{- $_ := set $instead "BRUCKE_SERVER_TLS_KEY_FILE" "tls.secretName" -}}
+{{- end -}}
+{{- $kafka := include "brucke.kafka" . | fromYaml -}}
+{{- range $key, $value := $kafka.settings -}}
+{{- if not (hasKey $.Values.config.kafka $key) -}}
+{{- $_ := set $instead (printf "BRUCKE_KAFKA_%s" $key | upper) "the values of kafka" -}}
+{{- end -}}
+{{- end -}}
+{{- range $kafka.env -}}
+{{- $_ := set $instead .name "the values of kafka" -}}
+{{- end -}}
+{{- if .Values.tracing.otlpEndpoint -}}
+{{- $_ := set $instead "OTEL_EXPORTER_OTLP_ENDPOINT" "tracing.otlpEndpoint" -}}
+{{- end -}}
+{{- toYaml $instead -}}
 {{- end }}
 
 {{- define "brucke.volumeMounts" -}}
