@@ -1,7 +1,8 @@
 //! Replicas are killed while records flow, and no client loses, repeats or
 //! swaps one, or sees another tenant's.
 //!
-//! `rolling` replaces them in order, behind the proxies that users have.
+//! `rolling` replaces them in order, behind the proxies that users have; `quiet` says
+//! nothing for longer than those wait.
 //!
 //! The short run is a test like any other. `make failover` runs the long one
 //! and prints its table.
@@ -11,6 +12,7 @@ mod checker;
 mod client;
 mod mover;
 mod proxy;
+mod quiet;
 mod rolling;
 mod scenario;
 #[path = "../support/mod.rs"]
@@ -18,6 +20,7 @@ mod support;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -267,6 +270,8 @@ impl Report {
     }
 }
 
+/// Who has it runs alone: some tests are about time, and there are few cores.
+static ALONE: Mutex<()> = Mutex::new(());
 /// Replicas that serve at once.
 const REPLICAS: usize = 2;
 /// How long a client may hear nothing before it counts as stuck.

@@ -46,6 +46,37 @@ impl Proxy {
     ///
     /// When it is not installed; `.ci/prerequisites` does.
     pub fn start(kind: Kind, replicas: &[Brucke], connections: usize) -> Self {
+        Self::start_as(kind, replicas, connections, |text| text)
+    }
+
+    /// Starts one that cuts connections on which nothing moves for so long.
+    ///
+    /// # Panics
+    ///
+    /// As [`Proxy::start`] does.
+    pub fn start_impatient(kind: Kind, replicas: &[Brucke], idle_limit: Duration) -> Self {
+        let limits: &[&str] = match kind {
+            Kind::HaProxy => &["timeout tunnel  "],
+            Kind::Nginx => &["proxy_read_timeout ", "proxy_send_timeout "],
+        };
+        Self::start_as(kind, replicas, FEW_CONNECTIONS, |mut text| {
+            for limit in limits {
+                let (usual, wanted) =
+                    (format!("{limit}5m"), format!("{limit}{}s", idle_limit.as_secs()));
+                assert!(text.contains(&usual), "the example has no {usual}");
+                text = text.replace(&usual, &wanted);
+            }
+            text
+        })
+    }
+
+    /// Starts one whose file is first adapted.
+    fn start_as(
+        kind: Kind,
+        replicas: &[Brucke],
+        connections: usize,
+        adapt: impl Fn(String) -> String,
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("proxy-").tempdir().expect("a folder");
         let ports = free_ports(2);
         let (port, stats_port) = (ports[0], ports[1]);
@@ -68,7 +99,7 @@ impl Proxy {
             Kind::HaProxy => haproxy(port, stats_port, replicas, connections),
             Kind::Nginx => nginx(folder.path(), port, replicas, connections),
         };
-        fs::write(&file, text).expect("a file");
+        fs::write(&file, adapt(text)).expect("a file");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let process = spawn(command).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         let proxy = Self { kind, port, connections, stats_port, process, folder };
@@ -104,7 +135,8 @@ impl Proxy {
         }
     }
 
-    fn address(&self) -> SocketAddr {
+    /// Returns where clients connect.
+    pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
@@ -178,5 +210,7 @@ fn nginx(folder: &Path, port: u16, replicas: &[Brucke], connections: usize) -> S
     )
 }
 
+/// Connections where a test counts none.
+const FEW_CONNECTIONS: usize = 10;
 /// How long a proxy may take to see what there is.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -7,7 +7,6 @@ use std::io::Read as _;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::mpsc;
 use std::thread;
@@ -76,11 +75,8 @@ fn killed_in_turn_behind_nginx_each_client_gets_all_once() {
     check(Kind::Nginx, Way::Killed);
 }
 
-/// One after the other: each is about time, and there are few cores.
-static ALONE: Mutex<()> = Mutex::new(());
-
 fn check(kind: Kind, way: Way) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = crate::ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     system::raise_descriptor_limit();
     let run = Run::new(kind, way);
     let cluster = KafkaCluster::shared();
