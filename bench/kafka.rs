@@ -15,10 +15,12 @@ use crate::plan::ClusterChoice;
 use crate::process::Process;
 use crate::support::kafka_cluster::KafkaCluster;
 
-/// A running cluster that has all [`TOPICS`].
+/// A running cluster.
 pub struct Cluster {
     pub servers: String,
     pub choice: ClusterChoice,
+    /// The topics that it has; each has a channel of the same name.
+    pub topics: Vec<String>,
     /// What ends it when dropped.
     _owner: Owner,
 }
@@ -28,9 +30,9 @@ enum Owner {
     Apache { _cluster: Box<KafkaCluster> },
 }
 
-/// The topics, one for each measurement; each has a channel of the same name, and
-/// one partition but for those of the storms.
-pub const TOPICS: [&str; 17] = [
+/// The topics, one for each measurement, with one partition but for those of the
+/// storms.
+const TOPICS: [&str; 17] = [
     "fanout",
     "intake",
     "memory-shared",
@@ -53,9 +55,20 @@ pub const TOPICS: [&str; 17] = [
 /// Partitions of each topic of the storms.
 pub const STORM_PARTITIONS: usize = 12;
 
-fn partitions_of(topic: &str) -> usize {
-    if topic.starts_with("storm") { STORM_PARTITIONS } else { 1 }
+/// Returns the name of the topic that has so many partitions.
+pub fn many_partitions(count: usize) -> String {
+    format!("{MANY}{count}")
 }
+
+fn partitions_of(topic: &str) -> usize {
+    match topic.strip_prefix(MANY) {
+        Some(count) => count.parse().expect("the name says how many"),
+        None if topic.starts_with("storm") => STORM_PARTITIONS,
+        None => 1,
+    }
+}
+
+const MANY: &str = "partitions-";
 
 impl Cluster {
     /// Starts the one that is wanted.
@@ -64,22 +77,32 @@ impl Cluster {
     ///
     /// When it does not start.
     pub fn start(choice: ClusterChoice) -> Result<Self> {
+        Self::start_with(choice, TOPICS.map(str::to_owned).to_vec())
+    }
+
+    /// Starts one with other topics: a topic of many partitions is a burden to
+    /// whatever else is measured.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub fn start_with(choice: ClusterChoice, topics: Vec<String>) -> Result<Self> {
         let (servers, owner) = match choice {
             ClusterChoice::Embedded => {
                 let mut arguments = vec!["kafka".to_owned()];
-                arguments.extend(TOPICS.map(str::to_owned));
+                arguments.extend(topics.iter().cloned());
                 let mut process = Process::start_role(&arguments, Core::Client)?;
                 (process.first_line()?, Owner::Embedded { _process: process })
             }
             ClusterChoice::Apache => {
                 let cluster = Box::new(KafkaCluster::start(1));
-                for topic in TOPICS {
+                for topic in &topics {
                     cluster.admin().create_topic(topic, partitions_of(topic) as i32, &[]);
                 }
                 (cluster.bootstrap_servers(), Owner::Apache { _cluster: cluster })
             }
         };
-        Ok(Self { servers, choice, _owner: owner })
+        Ok(Self { servers, choice, topics, _owner: owner })
     }
 
     /// Returns properties of librdkafka without which the cluster can't be

@@ -15,6 +15,7 @@ mod keys;
 mod latency;
 mod machine;
 mod memory;
+mod partitions;
 mod plan;
 mod process;
 mod report;
@@ -66,6 +67,7 @@ fn measure(plan: &Plan) -> Result<()> {
             }
             Part::Tracing => tracing::measure(plan, &cluster)?,
             Part::Tls => tls::measure(plan, &cluster)?,
+            Part::Partitions => partitions::measure(plan)?,
         }
     }
     Ok(())

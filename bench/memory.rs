@@ -88,7 +88,11 @@ fn measure_one(plan: &Plan, cluster: &Cluster, follows: Follows) -> Result<()> {
 }
 
 /// Returns the microseconds of CPU a second while nothing comes.
-fn idle_cpu(server: &Server, fleet: &mut Fleet, watched: Duration) -> Result<f64> {
+///
+/// # Errors
+///
+/// When something comes.
+pub fn idle_cpu(server: &Server, fleet: &mut Fleet, watched: Duration) -> Result<f64> {
     let (begin, cpu) = (Instant::now(), server.process.cpu()?);
     fleet.run_for(watched)?;
     Ok(micros(server.process.cpu()? - cpu) / begin.elapsed().as_secs_f64())

@@ -43,7 +43,8 @@ pub enum Role {
 pub struct Plan {
     /// What to measure.
     #[arg(long, env = "BENCH_PARTS", value_delimiter = ',',
-          default_values = ["fanout", "memory", "keys", "latency", "slow", "storm", "tracing", "tls"])]
+          default_values = ["fanout", "memory", "keys", "latency", "slow", "storm", "tracing", "tls",
+                            "partitions"])]
     pub parts: Vec<Part>,
     /// Where records come from.
     #[arg(long, env = "BENCH_KAFKA", default_value = "apache")]
@@ -113,6 +114,18 @@ pub struct Plan {
     /// Storm: how long live clients are watched before it.
     #[arg(long, env = "BENCH_STORM_CALM_SECONDS", default_value = "8", value_parser = seconds)]
     pub storm_calm: Duration,
+    /// Partitions: how many the followed topic has, one row each.
+    #[arg(long, env = "BENCH_PARTITIONS", value_delimiter = ',', default_values = ["1", "100", "1000"])]
+    pub partitions: Vec<usize>,
+    /// Partitions: bytes of the records that are kept in the tail, one row each.
+    #[arg(long, env = "BENCH_TAIL_VALUE_BYTES", value_delimiter = ',', default_values = ["100", "1000"])]
+    pub tail_value_bytes: Vec<usize>,
+    /// Partitions: how many of them are kept.
+    #[arg(long, env = "BENCH_TAIL_RECORDS", default_value = "200000")]
+    pub tail_records: usize,
+    /// Partitions: how many are kept where each comes alone.
+    #[arg(long, env = "BENCH_TAIL_ALONE", default_value = "3000")]
+    pub tail_alone: usize,
 }
 
 /// What can be measured.
@@ -126,6 +139,7 @@ pub enum Part {
     Storm,
     Tracing,
     Tls,
+    Partitions,
 }
 
 /// Where records come from.
@@ -175,6 +189,10 @@ impl Arguments {
             storm_clients: 50,
             storm_behind: 100,
             storm_calm: Duration::from_secs(2),
+            partitions: vec![1, 5],
+            tail_value_bytes: vec![100],
+            tail_records: 500,
+            tail_alone: 50,
             ..plan
         }
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Read as _;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
@@ -24,7 +26,6 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
 use crate::kafka::Cluster;
-use crate::kafka::TOPICS;
 use crate::machine::Core;
 use crate::plan::ClusterChoice;
 use crate::plan::Plan;
@@ -54,6 +55,16 @@ impl Server {
         Self::start_for(plan, cluster, Clients::Anybody, settings)
     }
 
+    /// Starts a server as [`Server::start`] does, that keeps so much of what it has
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// When it does not take clients in time.
+    pub fn start_keeping(plan: &Plan, cluster: &Cluster, tail: &str) -> Result<Self> {
+        Self::start_as(plan, cluster, Clients::Anybody, tail, "")
+    }
+
     /// Starts a server as [`Server::start`] does, for these clients.
     ///
     /// # Errors
@@ -65,12 +76,22 @@ impl Server {
         clients: Clients,
         settings: &str,
     ) -> Result<Self> {
+        Self::start_as(plan, cluster, clients, LITTLE, settings)
+    }
+
+    fn start_as(
+        plan: &Plan,
+        cluster: &Cluster,
+        clients: Clients,
+        tail: &str,
+        settings: &str,
+    ) -> Result<Self> {
         let (listener, admin) = (free_listener()?, free_listener()?);
         let (address, admin_address) = (listener.local_addr()?, admin.local_addr()?);
         drop((listener, admin));
         let folder = tempfile::Builder::new().prefix("brucke-bench-").tempdir()?;
         let file = folder.path().join("brucke.toml");
-        fs::write(&file, configuration(address, admin_address, cluster, clients, settings))?;
+        fs::write(&file, configuration(address, admin_address, cluster, clients, tail, settings))?;
         let mut command = match cluster.choice {
             ClusterChoice::Apache => {
                 let mut command = Command::new(&plan.brucke);
@@ -92,6 +113,20 @@ impl Server {
             thread::sleep(Duration::from_millis(10));
         }
         Ok(Self { process, address, admin: admin_address, _folder: folder })
+    }
+
+    /// Returns what `/metrics` says of one metric.
+    ///
+    /// # Errors
+    ///
+    /// When it says nothing.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.map_or(0, |value| value.trim().parse::<f64>().unwrap_or(0.0) as u64))
     }
 }
 
@@ -140,6 +175,7 @@ fn configuration(
     admin: SocketAddr,
     cluster: &Cluster,
     clients: Clients,
+    tail: &str,
     settings: &str,
 ) -> String {
     let properties = cluster.properties().iter();
@@ -149,13 +185,13 @@ fn configuration(
         "[server]\nlisten = \"{address}\"\nworkers = 1\n{settings}\n\
          [admin]\nlisten = \"{admin}\"\n\
          [kafka]\nbootstrap_servers = [\"{}\"]\nproperties = {{ {} }}\n\
-         tail_bytes_max = \"4MiB\"\n\
+         tail_bytes_max = \"{tail}\"\n\
          {}[log]\nlevel = \"warn\"\n",
         cluster.servers,
         properties.join(", "),
         clients.section(),
     );
-    for topic in TOPICS {
+    for topic in &cluster.topics {
         let channel = format!("name = \"{topic}\"\ntopic = \"{topic}\"\ntenant = \"shared\"\n");
         write!(text, "[[channels]]\n{channel}").expect("a string grows");
     }
@@ -167,4 +203,6 @@ fn free_listener() -> Result<TcpListener> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
 }
 
+/// So little is kept of what was read that memory is that of connections.
+const LITTLE: &str = "4MiB";
 const START_TIMEOUT: Duration = Duration::from_secs(20);

@@ -4,10 +4,7 @@
 //! costs to give it to thousands.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
@@ -328,18 +325,6 @@ fn watch_live(
     let before = &mut ages[0];
     before.drain(..before.len().min(LIVE_RATE as usize * plan.subscribers));
     Ok(ages)
-}
-
-impl Server {
-    /// Returns what `/metrics` says of one metric.
-    fn metric(&self, name: &str) -> Result<u64> {
-        let mut stream = TcpStream::connect(self.admin)?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(line.map_or(0, |value| value.trim().parse::<f64>().unwrap_or(0.0) as u64))
-    }
 }
 
 const TOPIC: &str = "storm";
