@@ -1,12 +1,16 @@
 //! Every error that a fetch can meet, once and several times in a row, on
 //! librdkafka's mock cluster, which gives them at will.
 
+use std::collections::HashMap;
+
 use brucke::kafka::config::ClusterKind;
 use brucke::kafka::config::KafkaConfig;
 use brucke::tenancy::rule::TenancyRule;
-use rdkafka::mocking::MockCluster;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::types::RDKafkaApiKey;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka_sys as native;
 
 use crate::support::kafka_client::KafkaProducer;
 use crate::support::kafka_client::NewRecord;
@@ -14,33 +18,84 @@ use crate::support::kafka_rig::KafkaRig;
 use crate::support::kafka_rig::Seen;
 
 /// Errors after which reading goes on by itself, or the partition is assigned
-/// anew.
-const ERRORS: [RDKafkaRespErr; 9] = [
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT,
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE,
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH,
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH,
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE,
-    RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
+/// anew: the number of each, and its name in Kafka's protocol.
+const ERRORS: [(i32, &str); 24] = [
+    // The mock cluster takes it for a wish to close the connection.
+    (-195, "a broken connection"),
+    (-1, "UNKNOWN_SERVER_ERROR"),
+    (1, "OFFSET_OUT_OF_RANGE"),
+    (2, "CORRUPT_MESSAGE"),
+    (3, "UNKNOWN_TOPIC_OR_PARTITION"),
+    (5, "LEADER_NOT_AVAILABLE"),
+    (6, "NOT_LEADER_OR_FOLLOWER"),
+    (7, "REQUEST_TIMED_OUT"),
+    (8, "BROKER_NOT_AVAILABLE"),
+    (9, "REPLICA_NOT_AVAILABLE"),
+    (13, "NETWORK_EXCEPTION"),
+    (29, "TOPIC_AUTHORIZATION_FAILED"),
+    (35, "UNSUPPORTED_VERSION"),
+    (56, "KAFKA_STORAGE_ERROR"),
+    (70, "FETCH_SESSION_ID_NOT_FOUND"),
+    (71, "INVALID_FETCH_SESSION_EPOCH"),
+    (74, "FENCED_LEADER_EPOCH"),
+    (75, "UNKNOWN_LEADER_EPOCH"),
+    (76, "UNSUPPORTED_COMPRESSION_TYPE"),
+    (78, "OFFSET_NOT_AVAILABLE"),
+    (100, "UNKNOWN_TOPIC_ID"),
+    // Of these librdkafka has no name.
+    (103, "INCONSISTENT_TOPIC_ID"),
+    (106, "FETCH_SESSION_TOPIC_ID_ERROR"),
+    (109, "OFFSET_MOVED_TO_TIERED_STORAGE"),
 ];
 
+/// A mock cluster that fails fetches, by numbers: Rust's enumeration of errors lacks
+/// some that brokers have.
+struct Cluster(BaseConsumer);
+
+impl Cluster {
+    fn start() -> Self {
+        let mut config = ClientConfig::new();
+        config.set("test.mock.num.brokers", "1").set("group.id", "host");
+        Self(config.create().expect("the mock cluster starts"))
+    }
+
+    fn servers(&self) -> String {
+        self.0.client().mock_cluster().expect("the client hosts one").bootstrap_servers()
+    }
+
+    fn create_topic(&self, name: &str) {
+        let cluster = self.0.client().mock_cluster().expect("the client hosts one");
+        cluster.create_topic(name, 1, 1).expect("the topic is made");
+    }
+
+    /// Lets the next fetches fail with this error.
+    fn fail_fetches(&self, code: i32, times: usize) {
+        let codes = vec![code; times];
+        let fetch = RDKafkaApiKey::Fetch.into();
+        // SAFETY: the client lives and hosts a cluster, and the codes are copied. C's
+        // enumeration is as large as an `i32`.
+        unsafe {
+            let cluster = native::rd_kafka_handle_mock_cluster(self.0.client().native_ptr());
+            let codes = codes.as_ptr().cast();
+            native::rd_kafka_mock_push_request_errors_array(cluster, fetch, times, codes);
+        }
+    }
+}
+
 fn check(times: usize) {
-    let cluster = MockCluster::new(1).expect("the mock cluster starts");
-    cluster.create_topic("faulty", 1, 1).expect("the topic is made");
-    let mut config = KafkaConfig::new(vec![cluster.bootstrap_servers()]);
+    let cluster = Cluster::start();
+    cluster.create_topic("faulty");
+    let mut config = KafkaConfig::new(vec![cluster.servers()]);
     config.cluster = ClusterKind::Mock;
     let mut rig = KafkaRig::start(&config);
-    let producer = KafkaProducer::new(&cluster.bootstrap_servers());
+    let producer = KafkaProducer::new(&cluster.servers());
     let source = rig.source("faulty", TenancyRule::Shared);
     let partitions = rig.follow(source);
-    for (at, error) in (0..).zip(ERRORS) {
-        cluster.request_errors(RDKafkaApiKey::Fetch, &vec![error; times]);
-        producer.send("faulty", &[NewRecord::new(0, "k", &format!("{error:?}"))]);
+    for (at, (code, name)) in (0..).zip(ERRORS) {
+        cluster.fail_fetches(code, times);
+        producer.send("faulty", &[NewRecord::new(0, "k", name)]);
         let seen = rig.read(source, &partitions[0], at, at + 1);
-        assert_eq!(seen, [Seen::shared(at, "k", &format!("{error:?}"))], "{times} times");
+        assert_eq!(seen, [Seen::shared(at, "k", name)], "{name}, {times} times");
     }
     assert_eq!(rig.handle.status().counts()[&source].live(), ERRORS.len() as u64);
     assert!(rig.handle.status().failed_threads().is_empty());
@@ -54,4 +109,10 @@ fn reading_goes_on_after_each_error_of_a_fetch() {
 #[test]
 fn reading_goes_on_after_errors_in_a_row() {
     check(5);
+}
+
+#[test]
+fn every_error_has_a_number_of_its_own() {
+    let numbers: HashMap<_, _> = ERRORS.into_iter().collect();
+    assert_eq!(numbers.len(), ERRORS.len());
 }

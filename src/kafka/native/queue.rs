@@ -160,18 +160,18 @@ impl Fetched {
 
     /// Returns the first, which stays.
     pub(in crate::kafka) fn front(&self) -> Option<Item<'_>> {
+        let front = *self.messages.front()?;
+        let code = code_of(front);
         // SAFETY: every message in the deque is ours until it is destroyed.
-        let message = unsafe { self.messages.front()?.as_ref() };
-        let code = RDKafkaErrorCode::from(message.err);
+        let message = unsafe { front.as_ref() };
         Some(match code {
-            RDKafkaErrorCode::NoError => Item::Record(MessageRef(message)),
-            RDKafkaErrorCode::PartitionEOF => {
-                Item::End(Offset::from_kafka(message.offset).unwrap_or(Offset::ZERO))
+            NO_ERROR => Item::Record(MessageRef(message)),
+            PARTITION_EOF => Item::End(Offset::from_kafka(message.offset).unwrap_or(Offset::ZERO)),
+            AUTO_OFFSET_RESET => {
+                let text = error_text(message, code);
+                diverged_at(&text).map_or(Item::OutOfRange, Item::Truncated)
             }
-            RDKafkaErrorCode::AutoOffsetReset => {
-                diverged_at(&error_text(message)).map_or(Item::OutOfRange, Item::Truncated)
-            }
-            _ => Item::Failed(error_text(message)),
+            _ => Item::Failed(error_text(message, code)),
         })
     }
 
@@ -223,13 +223,24 @@ fn destroy(message: NonNull<native::rd_kafka_message_t>) {
     unsafe { native::rd_kafka_message_destroy(message.as_ptr()) };
 }
 
+/// Returns the number of a message's error. Brokers have errors that the bindings have
+/// no name for, and what would come of one that is looked at by name is undefined.
+fn code_of(message: NonNull<native::rd_kafka_message_t>) -> i32 {
+    // SAFETY: the caller owns the message, and C's enumeration is as large as an `i32`.
+    unsafe { (&raw const (*message.as_ptr()).err).cast::<i32>().read() }
+}
+
+const NO_ERROR: i32 = RDKafkaErrorCode::NoError as i32;
+const PARTITION_EOF: i32 = RDKafkaErrorCode::PartitionEOF as i32;
+const AUTO_OFFSET_RESET: i32 = RDKafkaErrorCode::AutoOffsetReset as i32;
+
 /// Returns the text that came with an error.
-fn error_text(message: &native::rd_kafka_message_t) -> String {
+fn error_text(message: &native::rd_kafka_message_t, code: i32) -> String {
     // SAFETY: librdkafka gives either null or text that lives with the message.
     unsafe {
         let text = native::rd_kafka_message_errstr(message);
         match text.is_null() {
-            true => RDKafkaErrorCode::from(message.err).to_string(),
+            true => format!("error {code}"),
             false => CStr::from_ptr(text).to_string_lossy().into_owned(),
         }
     }
