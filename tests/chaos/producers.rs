@@ -163,6 +163,12 @@ impl Pen {
         sent
     }
 
+    /// Returns why it will never produce again, if so: a broker that came back did not
+    /// know what had been written before.
+    fn fatal_error(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(_, text)| text)
+    }
+
     /// Waits until nothing is on its way.
     pub fn drain(&self) {
         let deadline = Instant::now() + DRAIN_MAX;
@@ -213,7 +219,8 @@ impl Loader {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let (lanes, stop) = (Arc::clone(&lanes), Arc::clone(&stop));
-            move || load(&lanes, &topics, &stop, seed)
+            let (servers, acks) = (servers.clone(), acks.clone());
+            move || load(&lanes, &topics, &stop, seed, || Pen::new(&servers, &acks))
         });
         Self { servers, acks, lanes, stop, thread: Some(thread) }
     }
@@ -258,7 +265,7 @@ impl Drop for Loader {
     }
 }
 
-fn load(lanes: &[Lane], topics: &Topics, stop: &AtomicBool, seed: u64) {
+fn load(lanes: &[Lane], topics: &Topics, stop: &AtomicBool, seed: u64, fresh: impl Fn() -> Pen) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut owed = vec![0.0; lanes.len()];
     let mut last = Instant::now();
@@ -268,7 +275,11 @@ fn load(lanes: &[Lane], topics: &Topics, stop: &AtomicBool, seed: u64) {
         for (topic, lane) in lanes.iter().enumerate() {
             let factor = lane.factor.load(Ordering::Relaxed) as f64;
             owed[topic] += f64::from(PLANS[topic].rate) * factor * passed;
-            let pen = lane.pen.lock().expect("no panic");
+            let mut pen = lane.pen.lock().expect("no panic");
+            if let Some(why) = pen.as_ref().and_then(Pen::fatal_error) {
+                println!("another producer of {}: {why}", PLANS[topic].name);
+                *pen = Some(fresh());
+            }
             let (Some(pen), Some(known)) = (&*pen, topics.known(topic)) else {
                 owed[topic] = 0.0;
                 continue;
