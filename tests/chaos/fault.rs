@@ -42,18 +42,23 @@ pub enum Sees {
     Close { code: u16, one_in: usize },
     /// Gaps of this reason and no other, and no lost connection.
     Gap(GapReason),
-    /// A subscription that ends with a retryable error or stays silent, and no
-    /// gap.
+    /// A retryable error for who subscribes, at least one, silence for all others, and
+    /// no gap.
     Refusals,
 }
 
-/// What moves in the sum of all replicas' metrics.
+/// What moves in the metrics of replicas.
 #[derive(Debug, Clone, Copy)]
 pub enum Metric {
     /// Nothing that tells this fault from a quiet day.
     None,
-    /// A series that is higher afterwards.
+    /// A series whose sum over all replicas is higher afterwards.
     Grows(&'static str),
+    /// A histogram in which more took longer than a bucket's bound, in seconds.
+    Slower(&'static str, &'static str),
+    /// A series of which a replica tells more than so much while the fault lasts or
+    /// soon after, and none did before.
+    Above(&'static str, u32),
     /// Readiness, or a series, differs while the fault lasts; the fault itself
     /// checks it.
     Meanwhile(&'static str),
@@ -68,6 +73,28 @@ pub enum Outage {
     Some,
 }
 
+impl Metric {
+    /// Returns the name of what must have grown, if that is all it takes.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Grows(name) | Self::Slower(name, _) => Some(name),
+            Self::None | Self::Above(..) | Self::Meanwhile(_) => None,
+        }
+    }
+
+    /// Returns the count that must grow, as metrics have it.
+    pub fn count(self, metrics: &Metrics) -> f64 {
+        match self {
+            Self::Grows(name) => value(metrics, name),
+            Self::Slower(name, bound) => {
+                let all = value(metrics, &format!("{name}_count"));
+                all - value(metrics, &format!("{name}_bucket{{le=\"{bound}\"}}"))
+            }
+            Self::None | Self::Above(..) | Self::Meanwhile(_) => 0.0,
+        }
+    }
+}
+
 impl Fault {
     /// Returns the fault as the document has it.
     pub fn row(&self) -> String {
@@ -80,11 +107,18 @@ impl Fault {
                 let reason = serde_json::to_string(&reason).expect("a word");
                 format!("gaps of reason `{}`", reason.trim_matches('"'))
             }
-            Sees::Refusals => "silence, or an error that says to try again; no gap".to_owned(),
+            Sees::Refusals => {
+                "an error that says to try again, for who subscribes; else silence; no gap"
+                    .to_owned()
+            }
         };
         let metric = match self.metric {
             Metric::None => "nothing of its own".to_owned(),
             Metric::Grows(name) => format!("`{name}` grows"),
+            Metric::Slower(name, bound) => {
+                format!("`{name}` has more above {} s", bound.trim_end_matches(".0"))
+            }
+            Metric::Above(name, much) => format!("`{name}` is above {much}"),
             Metric::Meanwhile(text) => text.to_owned(),
         };
         let first = self.first_record.map(|first| format!("; first record {} s", first.as_secs()));
@@ -138,18 +172,63 @@ impl Fault {
             Sees::Refusals => {
                 expect(gaps == 0, format!("{gaps} gaps were told"));
                 expect(cuts == 0, format!("{cuts} connections were lost"));
+                let errors = seen.all_errors() - was.all_errors();
+                expect(errors > 0, "nobody was told to try again".to_owned());
             }
         }
-        if let Metric::Grows(name) = self.metric {
-            let value = |metrics: &Metrics| metrics.get(name).copied().unwrap_or(0.0);
-            let (was, is) = (value(&before.1), value(&after.1));
+        if let Some(name) = self.metric.name() {
+            let (was, is) = (self.metric.count(&before.1), self.metric.count(&after.1));
             expect(is > was, format!("{name} was {was} and is {is}"));
         }
         faults
     }
 }
 
+/// Returns what metrics say of a series; of one that they don't name, nothing.
+pub fn value(metrics: &Metrics, series: &str) -> f64 {
+    metrics.get(series).copied().unwrap_or(0.0)
+}
+
 /// Seconds, for the tables of faults.
 pub const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(sees: Sees, metric: Metric, seen: Snapshot, metrics: &[(&str, f64)], faults: usize) {
+        let fault = Fault {
+            name: "tried",
+            what: "nothing",
+            sees,
+            metric,
+            outage: Outage::None,
+            within: seconds(1),
+            first_record: None,
+            act: |_, _| {},
+        };
+        let metrics = metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let found = fault.judge(&(Snapshot::default(), Metrics::new()), &(seen, metrics), 1);
+        assert_eq!(found.len(), faults, "{found:?}");
+    }
+
+    #[test]
+    fn a_refusal_that_nobody_saw_is_found() {
+        let told =
+            Snapshot { errors: [("unavailable".to_owned(), 1)].into(), ..Snapshot::default() };
+        check(Sees::Refusals, Metric::None, told, &[], 0);
+        check(Sees::Refusals, Metric::None, Snapshot::default(), &[], 1);
+    }
+
+    #[test]
+    fn what_did_not_grow_is_found() {
+        let quiet = Snapshot::default;
+        check(Sees::Nothing, Metric::Grows("a_total"), quiet(), &[("a_total", 1.0)], 0);
+        check(Sees::Nothing, Metric::Grows("a_total"), quiet(), &[("b_total", 1.0)], 1);
+        let slow = |all| [("took_count", all), ("took_bucket{le=\"2.5\"}", 7.0)];
+        check(Sees::Nothing, Metric::Slower("took", "2.5"), quiet(), &slow(8.0), 0);
+        check(Sees::Nothing, Metric::Slower("took", "2.5"), quiet(), &slow(7.0), 1);
+    }
 }

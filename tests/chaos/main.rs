@@ -15,6 +15,7 @@ mod faults;
 mod journal;
 mod observer;
 mod order;
+mod peak;
 mod plan;
 mod producers;
 mod proxy;

@@ -7,7 +7,9 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -118,10 +120,19 @@ impl Replica {
 
     /// Returns what `/metrics` says; nothing where nobody answers.
     pub fn metrics(&self) -> Metrics {
-        let page = self.page("/metrics").unwrap_or_default();
-        let lines = page.lines().filter(|line| line.starts_with("brucke_"));
-        let pairs = lines.filter_map(|line| line.rsplit_once(' '));
-        pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+        metrics_of(self.process.admin_address())
+    }
+
+    /// Asks until there is an answer, for a while.
+    pub fn insist_metrics(&self) -> Metrics {
+        let deadline = Instant::now() + INSIST_MAX;
+        loop {
+            let metrics = self.metrics();
+            if !metrics.is_empty() || Instant::now() > deadline {
+                return metrics;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Returns the status of `/readyz`.
@@ -142,16 +153,26 @@ impl Replica {
     }
 
     fn page(&self, path: &str) -> Option<String> {
-        let address = self.process.admin_address();
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER_MAX).ok()?;
-        stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        page(self.process.admin_address(), path)
     }
+}
+
+/// Returns what a replica's `/metrics` says; nothing where nobody answers.
+pub fn metrics_of(operators: SocketAddr) -> Metrics {
+    let page = page(operators, "/metrics").unwrap_or_default();
+    let lines = page.lines().filter(|line| TOLD.iter().any(|told| line.starts_with(told)));
+    let pairs = lines.filter_map(|line| line.rsplit_once(' '));
+    pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+}
+
+fn page(operators: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&operators, ANSWER_MAX).ok()?;
+    stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 /// Returns the address from which a replica comes to Kafka.
@@ -165,3 +186,6 @@ pub const KAFKA_PASSWORD: &str = "only-for-tests";
 /// Small, so that who is behind reads history from Kafka.
 const TAIL: &str = "2MiB";
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+const INSIST_MAX: Duration = Duration::from_secs(10);
+/// How the names of series begin that faults may move.
+const TOLD: [&str; 2] = ["brucke_", "process_start_time_seconds"];

@@ -12,8 +12,11 @@ use brucke_checker::judge::judge;
 use brucke_checker::verdict::Verdict;
 
 use crate::fault::Fault;
+use crate::fault::Metric;
 use crate::fault::Outage;
+use crate::fault::value;
 use crate::order::Order;
+use crate::peak::Peak;
 use crate::replica::Metrics;
 use crate::row;
 use crate::row::Ended;
@@ -115,6 +118,7 @@ fn judge_size(rows: &[Row], verdict: &Verdict) -> Vec<String> {
 }
 
 fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng) -> Row {
+    let peak = watch(stage, fault);
     let before = (stage.tally.snapshot(), stage.metrics());
     let from = stage.clock.now();
     // Whatever the stage could not do, what was seen until then is judged.
@@ -127,7 +131,8 @@ fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng)
     let caught_up = stage.catch_up(fault.within);
     // A little longer, for what comes of it late and for the counts.
     stage.sleep(SETTLE);
-    let after = (stage.tally.snapshot(), stage.metrics());
+    let metrics = await_metric(stage, fault, &before.1, peak);
+    let after = (stage.tally.snapshot(), metrics);
     let mut faults = fault.judge(&before, &after, stage.clients.len());
     if acted.is_err() {
         faults.push(format!("{}: the stage could not do it; it says why above", fault.name));
@@ -150,6 +155,53 @@ fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng)
     }
 }
 
+/// Begins to look at what a fault moves for a while only, once no replica tells that
+/// much of it because of what came before.
+fn watch(stage: &mut Stage, fault: &Fault) -> Option<Peak> {
+    let Metric::Above(series, much) = fault.metric else { return None };
+    let told = |stage: &Stage| {
+        let values = stage.replicas.iter().map(|replica| value(&replica.insist_metrics(), series));
+        values.fold(0.0, f64::max)
+    };
+    let deadline = Instant::now() + CALM_MAX;
+    while told(stage) > f64::from(much) {
+        if Instant::now() > deadline {
+            stage.notes.push(format!("{series} was {} before", told(stage)));
+            break;
+        }
+        stage.sleep(0.5);
+    }
+    let replicas = stage.replicas.iter().map(|replica| replica.process.admin_address());
+    Some(Peak::watch(replicas.collect(), series))
+}
+
+/// Waits until what must move has moved, but not for ever: what Kafka's clients say
+/// of connections comes every few seconds. Returns all metrics as they are then.
+fn await_metric(stage: &mut Stage, fault: &Fault, before: &Metrics, peak: Option<Peak>) -> Metrics {
+    let most = || peak.as_ref().map_or(0.0, Peak::most);
+    let deadline = Instant::now() + METRIC_MAX;
+    loop {
+        let metrics = stage.metrics();
+        let moved = match fault.metric {
+            Metric::None | Metric::Meanwhile(_) => true,
+            Metric::Grows(_) | Metric::Slower(..) => {
+                fault.metric.count(&metrics) > fault.metric.count(before)
+            }
+            Metric::Above(_, much) => most() > f64::from(much),
+        };
+        if moved {
+            return metrics;
+        }
+        if Instant::now() > deadline {
+            if let Metric::Above(series, much) = fault.metric {
+                stage.notes.push(format!("{series} was at most {}, not above {much}", most()));
+            }
+            return metrics;
+        }
+        stage.sleep(0.5);
+    }
+}
+
 /// Returns what replicas count since they started.
 fn stalls(metrics: &Metrics) -> u64 {
     metrics
@@ -164,6 +216,11 @@ const WARM_UP_MAX: Duration = Duration::from_secs(30);
 const WARM_UP: f64 = 3.0;
 /// After a fault, before its counts are read.
 const SETTLE: f64 = 1.5;
+/// How long after that a metric may take to move: a little more than it takes Kafka's
+/// clients to speak again.
+const METRIC_MAX: Duration = Duration::from_secs(8);
+/// How long what came before may be seen in a metric.
+const CALM_MAX: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {

@@ -154,10 +154,11 @@ impl Stage {
         }
     }
 
-    /// Returns the sum of all replicas' metrics.
+    /// Returns the sum of all replicas' metrics. One that was left out would look like
+    /// counts that fell, and grow afterwards.
     pub fn metrics(&self) -> Metrics {
         let mut sums = BTreeMap::new();
-        for (name, value) in self.replicas.iter().flat_map(Replica::metrics) {
+        for (name, value) in self.replicas.iter().flat_map(Replica::insist_metrics) {
             *sums.entry(name).or_default() += value;
         }
         sums

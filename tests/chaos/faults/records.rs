@@ -1,5 +1,7 @@
 //! What producers may do to a topic.
 
+use std::time::Instant;
+
 use brucke_checker::line::Tenant;
 use brucke_checker::line::TransactionEnd;
 use brucke_checker::line::TruthLine;
@@ -9,6 +11,7 @@ use crate::fault::Metric;
 use crate::fault::Outage;
 use crate::fault::Sees;
 use crate::fault::seconds;
+use crate::fault::value;
 use crate::plan;
 use crate::plan::Draft;
 use crate::plan::ORDERS;
@@ -22,25 +25,21 @@ pub const FAULTS: &[&Fault] = &[
         name: "transaction-open",
         what: "a transaction stays open for 6 s and is then committed",
         sees: Sees::Nothing,
-        metric: Metric::None,
+        metric: Metric::Meanwhile("`brucke_channel_deliveries_total` of the channel stands still"),
         outage: Outage::None,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| {
-            transact(stage, random, &[TransactionEnd::Committed], 6.0);
-        },
+        act: |stage, random| hold_open(stage, random, TransactionEnd::Committed),
     },
     &Fault {
         name: "transaction-open-aborted",
         what: "a transaction stays open for 6 s and is then aborted",
         sees: Sees::Nothing,
-        metric: Metric::None,
+        metric: Metric::Meanwhile("`brucke_channel_deliveries_total` of the channel stands still"),
         outage: Outage::None,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| {
-            transact(stage, random, &[TransactionEnd::Aborted], 6.0);
-        },
+        act: |stage, random| hold_open(stage, random, TransactionEnd::Aborted),
     },
     &Fault {
         name: "transactions-mixed",
@@ -52,14 +51,14 @@ pub const FAULTS: &[&Fault] = &[
         first_record: None,
         act: |stage, random| {
             let ends = [TransactionEnd::Committed, TransactionEnd::Aborted].repeat(5);
-            transact(stage, random, &ends, 0.1);
+            transact(stage, random, &ends, |stage| stage.sleep(0.1));
         },
     },
     &Fault {
         name: "record-oversized",
         what: "records of 3 and of 6 MB stand between small ones",
         sees: Sees::Nothing,
-        metric: Metric::None,
+        metric: Metric::Grows("brucke_fell_behind_total"),
         outage: Outage::None,
         within: seconds(10),
         first_record: None,
@@ -95,26 +94,13 @@ pub const FAULTS: &[&Fault] = &[
         name: "tenant-burst",
         what: "one tenant gets ten times as many records as all others, for 6 s",
         sees: Sees::Nothing,
-        metric: Metric::None,
+        metric: Metric::Meanwhile(
+            "`brucke_channel_deliveries_total` of the channel grows at more than twice its rate",
+        ),
         outage: Outage::None,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| {
-            let pen = pen(stage);
-            let id = stage.topics.id(ORDERS).expect("it is there");
-            for _ in 0..60 {
-                for _ in 0..PLANS[ORDERS].rate {
-                    let number = stage.loader.next_number(ORDERS);
-                    let mut draft =
-                        plan::draft(ORDERS, PLANS[ORDERS].partitions, number, 40, random);
-                    draft.tenant = Tenant::One("acme".to_owned());
-                    draft.header = Some("acme");
-                    pen.write(ORDERS, &id, &draft, None);
-                }
-                stage.sleep(0.1);
-            }
-            pen.drain();
-        },
+        act: |stage, random| favour(stage, random),
     },
 ];
 
@@ -122,11 +108,67 @@ fn pen(stage: &Stage) -> Pen {
     Pen::new(&stage.cluster.bootstrap_servers(), &stage.acks)
 }
 
+/// Returns how many records of a topic went to clients.
+fn deliveries(stage: &Stage, topic: usize) -> f64 {
+    let name = PLANS[topic].name;
+    let series = format!("brucke_channel_deliveries_total{{channel=\"{name}\"}}");
+    value(&stage.metrics(), &series)
+}
+
+/// Lets a transaction stay open in all partitions, for 6 s. Nothing behind it comes.
+fn hold_open(stage: &mut Stage, random: &mut fastrand::Rng, end: TransactionEnd) {
+    let before = deliveries(stage, PAYMENTS);
+    stage.sleep(2.0);
+    if deliveries(stage, PAYMENTS) == before {
+        stage.notes.push(format!("{before} deliveries before the transaction, and no more"));
+    }
+    transact(stage, random, &[end], |stage| {
+        // Until what stands before it is delivered and counted.
+        stage.sleep(2.5);
+        let before = deliveries(stage, PAYMENTS);
+        stage.sleep(3.5);
+        let after = deliveries(stage, PAYMENTS);
+        if after > before {
+            stage.notes.push(format!("{before} deliveries, then {after}, while it was open"));
+        }
+    });
+}
+
+/// Gives one tenant a multiple of what all get.
+fn favour(stage: &mut Stage, random: &mut fastrand::Rng) {
+    let count = |stage: &Stage| (Instant::now(), deliveries(stage, ORDERS));
+    let quiet = count(stage);
+    stage.sleep(3.0);
+    let before = count(stage);
+    let pen = pen(stage);
+    let id = stage.topics.id(ORDERS).expect("it is there");
+    for _ in 0..60 {
+        for _ in 0..PLANS[ORDERS].rate {
+            let number = stage.loader.next_number(ORDERS);
+            let mut draft = plan::draft(ORDERS, PLANS[ORDERS].partitions, number, 40, random);
+            draft.tenant = Tenant::One("acme".to_owned());
+            draft.header = Some("acme");
+            pen.write(ORDERS, &id, &draft, None);
+        }
+        stage.sleep(0.1);
+    }
+    pen.drain();
+    let after = count(stage);
+    let rate = |(from, less): (Instant, f64), (to, more): (Instant, f64)| {
+        (more - less) / (to - from).as_secs_f64()
+    };
+    let (usual, now) = (rate(quiet, before), rate(before, after));
+    if now <= 2.0 * usual {
+        let name = PLANS[ORDERS].name;
+        stage.notes.push(format!("{name}: {now:.0} deliveries a second, before {usual:.0}"));
+    }
+}
+
 fn transact(
     stage: &mut Stage,
     random: &mut fastrand::Rng,
     ends: &[TransactionEnd],
-    open_seconds: f64,
+    while_open: fn(&mut Stage),
 ) {
     let name = format!("chaos-{}", stage.clock.now());
     let pen = Pen::transactional(&stage.cluster.bootstrap_servers(), &stage.acks, &name);
@@ -140,7 +182,7 @@ fn transact(
             pen.write(PAYMENTS, &id, &draft, Some(tx));
         }
         pen.drain();
-        stage.sleep(open_seconds);
+        while_open(stage);
         match how {
             TransactionEnd::Committed => pen.commit(),
             TransactionEnd::Aborted => pen.abort(),

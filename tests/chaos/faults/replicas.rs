@@ -8,6 +8,10 @@ use crate::fault::Metric;
 use crate::fault::Outage;
 use crate::fault::Sees;
 use crate::fault::seconds;
+use crate::fault::value;
+use crate::proxy::Mode;
+use crate::proxy::Whose;
+use crate::stage::REPLICAS;
 use crate::stage::Stage;
 
 pub const FAULTS: &[&Fault] = &[
@@ -15,7 +19,7 @@ pub const FAULTS: &[&Fault] = &[
         name: "replica-killed",
         what: "a replica gets SIGKILL and starts again",
         sees: Sees::Cuts { one_in: 3 },
-        metric: Metric::None,
+        metric: Metric::Grows("process_start_time_seconds"),
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
@@ -30,7 +34,7 @@ pub const FAULTS: &[&Fault] = &[
         name: "replica-stopped",
         what: "a replica gets SIGSTOP, and SIGCONT after 8 s",
         sees: Sees::Cuts { one_in: 3 },
-        metric: Metric::None,
+        metric: Metric::Meanwhile("`/metrics` does not answer"),
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
@@ -38,6 +42,9 @@ pub const FAULTS: &[&Fault] = &[
             let replica = stage.crowded();
             stage.replicas[replica].process.signal(libc::SIGSTOP);
             stage.sleep(8.0);
+            if !stage.replicas[replica].metrics().is_empty() {
+                stage.notes.push("a stopped replica answers".to_owned());
+            }
             stage.replicas[replica].process.signal(libc::SIGCONT);
         },
     },
@@ -45,7 +52,7 @@ pub const FAULTS: &[&Fault] = &[
         name: "replica-drained",
         what: "a replica gets SIGTERM, drains, and starts again",
         sees: Sees::Close { code: 1012, one_in: 3 },
-        metric: Metric::None,
+        metric: Metric::Above("brucke_draining", 0),
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
@@ -62,7 +69,7 @@ pub const FAULTS: &[&Fault] = &[
         name: "clock-jumps",
         what: "a replica's clock jumps ten minutes ahead, twenty back, and home",
         sees: Sees::Cuts { one_in: 3 },
-        metric: Metric::None,
+        metric: Metric::Meanwhile("`brucke_receive_latency_seconds` has more above 60 s"),
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
@@ -96,6 +103,7 @@ fn jump(stage: &mut Stage) {
     };
     restart(stage, variables);
     stage.sleep(4.0);
+    invite(stage, replica);
     let before = stage.tally.snapshot();
     for offset in [600, -600, 0] {
         set(&format!("{offset:+}"));
@@ -105,11 +113,27 @@ fn jump(stage: &mut Stage) {
             stage.notes.push(format!("set {offset:+} s, and the replica is {ahead:?} s ahead"));
         }
     }
+    let late = LATE.count(&stage.replicas[replica].insist_metrics());
+    if late == 0.0 {
+        stage.notes.push("no record is ten minutes old by a clock that is ten ahead".to_owned());
+    }
     let after = stage.tally.snapshot();
     if after.disconnects > before.disconnects || after.all_errors() > before.all_errors() {
         stage.notes.push("the jumps themselves cost connections".to_owned());
     }
     restart(stage, Vec::new());
+}
+
+/// Lets clients of the other replicas come to this one: those that it had are there.
+fn invite(stage: &mut Stage, replica: usize) {
+    let others = || (0..REPLICAS).filter(|other| *other != replica);
+    others().for_each(|other| stage.replicas[other].front.set(Mode::Reset, Whose::OneIn(2)));
+    stage.sleep(3.0);
+    others().for_each(|other| stage.replicas[other].front.heal());
+    let connections = value(&stage.replicas[replica].insist_metrics(), "brucke_connections");
+    if connections == 0.0 {
+        stage.notes.push("the replica whose clock jumps has no client".to_owned());
+    }
 }
 
 /// Returns the library where distributions put it, each architecture in a folder of
@@ -121,6 +145,7 @@ fn faketime() -> Option<PathBuf> {
     folders.map(|folder| folder.join("faketime/libfaketime.so.1")).find(|file| file.exists())
 }
 
+const LATE: Metric = Metric::Slower("brucke_receive_latency_seconds", "60.0");
 /// Seconds by which a clock may be away from what was set: the head of an answer is
 /// up to a second old.
 const CLOCK_SLACK: i64 = 5;
