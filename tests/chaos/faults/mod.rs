@@ -3,6 +3,7 @@
 pub mod brokers;
 pub mod clients;
 pub mod corruption;
+pub mod memory;
 pub mod records;
 pub mod replicas;
 pub mod topics;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<&'static Fault> {
         records::FAULTS,
         corruption::FAULTS,
         replicas::FAULTS,
+        memory::FAULTS,
         clients::FAULTS,
     ]
     .concat()
