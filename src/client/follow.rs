@@ -219,18 +219,18 @@ impl Follower {
                 line.connection.expect_heartbeat(heartbeat);
                 return self.send(&ClientFrame::Subscribe(self.request())).await;
             }
-            ServerFrame::Subscribed { sub, topic_id, positions, .. } => {
+            ServerFrame::Subscribed { sub, topic_id, positions, epochs, .. } => {
                 line.phase = Phase::Following { sub };
                 self.retry.handle_success();
-                self.checker.handle_subscribed(topic_id, &positions)?;
+                self.checker.handle_subscribed(topic_id, &positions, &epochs)?;
                 self.told.push_back(Event::Subscribed {
                     url: self.wish.urls[self.replica % self.wish.urls.len()].clone(),
-                    place: Place { topic_id, positions },
+                    place: Place { topic_id, positions, epochs },
                 });
             }
-            ServerFrame::Progress { sub, to } => {
+            ServerFrame::Progress { sub, to, epochs } => {
                 line.check_sub(sub)?;
-                self.checker.handle_progress(&to)?;
+                self.checker.handle_progress(&to, &epochs)?;
                 self.told.push_back(Event::Progress);
             }
             ServerFrame::Gap(gap) => {
@@ -256,9 +256,9 @@ impl Follower {
     fn handle_records(&mut self, frame: Records) -> Result<(), FollowError> {
         let line = self.line.as_ref().expect("a message comes over a line");
         line.check_sub(frame.sub)?;
-        let Records { partition, from, to, mut records, .. } = frame;
+        let Records { partition, from, to, epoch, mut records, .. } = frame;
         let offsets = records.iter().map(|record| record.offset);
-        let repeats = self.checker.handle_records(partition, from, to, offsets)?;
+        let repeats = self.checker.handle_records(partition, from, to, epoch, offsets)?;
         records.drain(..repeats);
         self.told.push_back(Event::Records { partition, records, repeats });
         Ok(())

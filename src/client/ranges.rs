@@ -8,8 +8,10 @@ use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::TopicId;
 use crate::types::limits::PARTITIONS_MAX;
+use crate::types::positions::Epochs;
 use crate::types::positions::Place;
 use crate::types::positions::Positions;
+use crate::types::positions::Reached;
 
 /// Follows one subscription, over as many connections as it takes, and holds
 /// what the client may stand on: where it is, and that nothing was passed over.
@@ -57,10 +59,12 @@ impl RangeChecker {
         &mut self,
         topic_id: TopicId,
         starts: &Positions,
+        epochs: &Epochs,
     ) -> Result<(), Violation> {
         check_partitions(starts)?;
         let Some(place) = &mut self.place else {
-            self.place = Some(Place { topic_id, positions: starts.clone() });
+            let (positions, epochs) = (starts.clone(), epochs.clone());
+            self.place = Some(Place { topic_id, positions, epochs });
             return Ok(());
         };
         if place.topic_id != topic_id {
@@ -75,11 +79,12 @@ impl RangeChecker {
             }
         }
         // A partition that the client has not seen before is known from now on.
-        advance(place, starts);
+        advance(place, starts, epochs);
         Ok(())
     }
 
-    /// Takes a `records` frame: its range and the offsets of its records.
+    /// Takes a `records` frame: its range, how far the log had reached and the offsets
+    /// of its records.
     /// Returns how many records, from the first on, are repeats: the rest is
     /// new to the application.
     ///
@@ -92,6 +97,7 @@ impl RangeChecker {
         partition: PartitionId,
         from: Offset,
         to: Offset,
+        epoch: Option<Reached>,
         offsets: impl IntoIterator<Item = Offset>,
     ) -> Result<usize, Violation> {
         check_partition(partition)?;
@@ -113,7 +119,7 @@ impl RangeChecker {
             before = Some(offset);
             repeats += usize::from(offset < position);
         }
-        place.positions.insert(partition, position.max(to));
+        go_to(place, partition, to, epoch);
         Ok(repeats)
     }
 
@@ -122,10 +128,10 @@ impl RangeChecker {
     /// # Errors
     ///
     /// A partition that no topic has; another topic, and no gap said so.
-    pub fn handle_progress(&mut self, to: &Positions) -> Result<(), Violation> {
+    pub fn handle_progress(&mut self, to: &Positions, epochs: &Epochs) -> Result<(), Violation> {
         check_partitions(to)?;
         let place = self.settled()?;
-        advance(place, to);
+        advance(place, to, epochs);
         Ok(())
     }
 
@@ -168,9 +174,11 @@ impl RangeChecker {
         if topic_id != place.topic_id {
             // The other positions speak of a topic that is no more. Kept beside
             // the new id they would resume in the middle of the new topic.
-            *place = Place { topic_id, positions: Positions::new() };
+            *place = Place::new(topic_id, Positions::new());
         }
         place.positions.insert(partition, next);
+        // What was known of the log is true no longer.
+        place.epochs.remove(&partition);
         Ok(())
     }
 
@@ -215,10 +223,18 @@ fn position(place: &Place, partition: PartitionId) -> Offset {
     place.positions.get(&partition).copied().unwrap_or(Offset::ZERO)
 }
 
-fn advance(place: &mut Place, to: &Positions) {
+fn advance(place: &mut Place, to: &Positions, epochs: &Epochs) {
     for (&partition, &to) in to {
-        let position = position(place, partition);
-        place.positions.insert(partition, position.max(to));
+        go_to(place, partition, to, epochs.get(&partition).copied());
+    }
+}
+
+/// Moves a position on. What a frame says of the log is true of any position.
+fn go_to(place: &mut Place, partition: PartitionId, to: Offset, epoch: Option<Reached>) {
+    let before = position(place, partition);
+    place.positions.insert(partition, before.max(to));
+    if let Some(epoch) = epoch {
+        place.epochs.insert(partition, epoch);
     }
 }
 
@@ -244,6 +260,7 @@ fn check_partitions(positions: &Positions) -> Result<(), Violation> {
 mod tests {
     use super::*;
 
+    use crate::types::ids::LeaderEpoch;
     use crate::types::ids::SubId;
 
     const OLD: TopicId = TopicId::UNKNOWN;
@@ -278,14 +295,17 @@ mod tests {
 
     fn feed(checker: &mut RangeChecker, said: &Said<'_>) -> Result<(), Violation> {
         match *said {
-            Subscribed(topic_id, starts) => checker.handle_subscribed(topic_id, &at(starts)),
+            Subscribed(topic_id, starts) => {
+                checker.handle_subscribed(topic_id, &at(starts), &Epochs::new())
+            }
             Records(partition, from, to, offsets, repeats) => {
                 let offsets = offsets.iter().map(|&raw| o(raw));
-                let found = checker.handle_records(p(partition), o(from), o(to), offsets)?;
+                let (p, from, to) = (p(partition), o(from), o(to));
+                let found = checker.handle_records(p, from, to, None, offsets)?;
                 assert_eq!(found, repeats, "repeats in {said:?}");
                 Ok(())
             }
-            Progress(to) => checker.handle_progress(&at(to)),
+            Progress(to) => checker.handle_progress(&at(to), &Epochs::new()),
             Gap(partition, from, to, reason, topic_id) => {
                 checker.handle_gap(&crate::protocol::frame::Gap {
                     sub: SubId::new(1),
@@ -305,7 +325,7 @@ mod tests {
         for said in history {
             assert_eq!(feed(&mut checker, said), Ok(()), "{said:?} in {history:?}");
         }
-        assert_eq!(checker.place(), Some(&Place { topic_id, positions: at(end) }), "{history:?}");
+        assert_eq!(checker.place(), Some(&Place::new(topic_id, at(end))), "{history:?}");
     }
 
     /// Feeds a history whose last frame, and no other, is wrong.
@@ -501,7 +521,7 @@ mod tests {
             &[first, second, Subscribed(OLD, &[(0, 10)])],
             Violation::Hole { partition: p(0), position: o(9), from: o(10) },
         );
-        let place = Place { topic_id: OLD, positions: at(&[(0, 3)]) };
+        let place = Place::new(OLD, at(&[(0, 3)]));
         let mut resumed = RangeChecker::resume(place);
         assert_eq!(feed(&mut resumed, &Subscribed(OLD, &[(0, 2)])), Ok(()));
         assert_eq!(resumed.position(p(0)), o(3));
@@ -517,5 +537,40 @@ mod tests {
         check_bad(&[Subscribed(OLD, &[(beyond, 0)])], impossible);
         check_bad(&[Subscribed(OLD, &[]), Progress(&[(beyond, 0)])], impossible);
         check_bad(&[Subscribed(OLD, &[]), Records(beyond, 0, 1, &[0], 0)], impossible);
+    }
+
+    #[test]
+    fn the_newest_that_is_known_of_the_log_is_kept_until_a_gap() {
+        let reached = |epoch, to| {
+            let epoch = LeaderEpoch::from_kafka(epoch).expect("not negative");
+            Reached { epoch, to: o(to) }
+        };
+        let mut checker = RangeChecker::new();
+        let check = |checker: &RangeChecker, position, epoch: Option<Reached>| {
+            let place = checker.place().expect("it began");
+            assert_eq!(place.positions.get(&p(0)), Some(&o(position)));
+            assert_eq!(place.epochs.get(&p(0)), epoch.as_ref());
+        };
+        let (first, second, third) = (reached(1, 5), reached(2, 8), reached(3, 9));
+        checker.handle_subscribed(OLD, &at(&[(0, 5)]), &[(p(0), first)].into()).expect("begins");
+        check(&checker, 5, Some(first));
+        checker.handle_records(p(0), o(5), o(9), Some(second), [o(7)]).expect("it joins");
+        check(&checker, 9, Some(second));
+        let none = Epochs::new();
+        checker.handle_subscribed(OLD, &at(&[(0, 9)]), &none).expect("it goes on");
+        checker.handle_progress(&at(&[(0, 10)]), &none).expect("it joins");
+        check(&checker, 10, Some(second));
+        checker.handle_progress(&at(&[(0, 10)]), &[(p(0), third)].into()).expect("it joins");
+        check(&checker, 10, Some(third));
+        let gap = crate::protocol::frame::Gap {
+            sub: SubId::new(1),
+            partition: p(0),
+            from: o(10),
+            to: o(8),
+            reason: GapReason::Truncated,
+            topic_id: None,
+        };
+        checker.handle_gap(&gap).expect("it is true");
+        check(&checker, 8, None);
     }
 }

@@ -30,6 +30,7 @@ use crate::protocol::frame::ServerFrame;
 use crate::types::ids::Offset;
 use crate::types::ids::TopicId;
 use crate::types::moment::Moment;
+use crate::types::positions::Epochs;
 use crate::types::positions::Positions;
 use crate::types::sabotage::Defect;
 
@@ -231,8 +232,9 @@ impl Shard {
         let number = self.feeds.at(self.subscription(slot, sub).feed).number;
         let from = told_before(reason, reader.told, reader.cursor.offset);
         if reader.told < from {
-            let to = Positions::from([(id, from)]);
-            self.send(slot, &ServerFrame::Progress { sub: number, to });
+            // The gap says where it goes on, under whose log is yet to be heard.
+            let (to, epochs) = (Positions::from([(id, from)]), Epochs::new());
+            self.send(slot, &ServerFrame::Progress { sub: number, to, epochs });
         }
         let to = match Defect::GapTooLong.is_planted() {
             false => to,
@@ -338,17 +340,27 @@ impl Shard {
     fn tell_scanned_now(&mut self, slot: usize, sub: usize, now: Instant) {
         let Some(behind) = self.behind_mut(slot, sub) else { return };
         behind.told_at = now;
-        let mut to = Positions::new();
+        let mut moved: Vec<(usize, Cursor)> = Vec::new();
         for (index, reader) in behind.partitions.iter_mut().enumerate() {
             if reader.told < reader.cursor.offset {
                 reader.told = reader.cursor.offset;
-                to.insert(crate::types::ids::PartitionId::from_index(index), reader.told);
+                moved.push((index, reader.cursor));
             }
         }
-        if !to.is_empty() {
-            let sub = self.feeds.at(self.subscription(slot, sub).feed).number;
-            self.send(slot, &ServerFrame::Progress { sub, to });
+        if moved.is_empty() {
+            return;
         }
+        let (mut to, mut epochs) = (Positions::new(), Epochs::new());
+        let places = &self.sources[self.source_of(slot, sub)].partitions;
+        for (index, cursor) in moved {
+            let log = &places[index].log;
+            to.insert(log.id(), cursor.offset);
+            if let Some(reached) = log.reached(cursor) {
+                epochs.insert(log.id(), reached);
+            }
+        }
+        let sub = self.feeds.at(self.subscription(slot, sub).feed).number;
+        self.send(slot, &ServerFrame::Progress { sub, to, epochs });
     }
 
     pub(in crate::delivery) fn subscription(&self, slot: usize, sub: usize) -> &Subscription {

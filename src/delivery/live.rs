@@ -40,6 +40,7 @@ use crate::types::ids::PartitionId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
 use crate::types::moment::Moment;
+use crate::types::positions::Epochs;
 use crate::types::positions::Positions;
 use crate::types::record::Record;
 use crate::types::sabotage::Defect;
@@ -159,7 +160,13 @@ impl Shard {
     }
 
     fn tell_positions(&mut self, feed: FeedSlot, to: Positions, now: Moment) {
-        let frame = ServerFrame::Progress { sub: self.feeds.at(feed).number, to: to.clone() };
+        let places = &self.sources[self.feeds.at(feed).source].partitions;
+        let known = to.iter().filter_map(|(partition, offset)| {
+            Some((*partition, places[partition.index()].reached(*offset)?))
+        });
+        let epochs: Epochs = known.collect();
+        let sub = self.feeds.at(feed).number;
+        let frame = ServerFrame::Progress { sub, to: to.clone(), epochs };
         self.tell(feed, &frame, now);
         let told = &mut self.feeds.at_mut(feed).told;
         for (partition, offset) in to {
@@ -184,6 +191,8 @@ impl Shard {
         let mut matched = std::mem::take(&mut self.matched);
         let mut touched = std::mem::take(&mut self.touched);
         let from = self.sources[source].partitions[partition].cursor.offset;
+        let to = batches.last().map_or(from, |batch| batch.to());
+        self.sources[source].partitions[partition].note_reached(batches);
         let mut newest = None;
         for batch in batches {
             let first = batch.index_at(from);
@@ -218,7 +227,6 @@ impl Shard {
                 newest = batch.newest();
             }
         }
-        let to = batches.last().map_or(from, |batch| batch.to());
         for feed in touched.drain(..) {
             // Where the last record that it wants filled a frame, the feed has been told
             // up to there; what follows holds nothing for it, and is told as progress.
@@ -284,6 +292,7 @@ impl Shard {
         now: Moment,
     ) {
         let feed = self.feeds.at(slot);
+        let reached = self.sources[feed.source].partitions[partition].reached(to);
         self.recent.note(Note {
             whose: Whose::Feed(feed.number),
             partition: PartitionId::from_index(partition),
@@ -296,7 +305,7 @@ impl Shard {
         for lane in 0..LANES.len() {
             let Some(frame) = self.feeds.at_mut(slot).writing[lane].take() else { continue };
             let records = u32::try_from(frame.records()).expect("bounded by the frame's limit");
-            let frame = frame.finish(to);
+            let frame = frame.finish(to, reached);
             self.counts.frames_encoded += 1;
             let followers = self.feeds.at(slot).followers[lane].len();
             if let Some(newest) = newest {

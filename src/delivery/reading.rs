@@ -15,6 +15,7 @@ use crate::delivery::shard::Shard;
 use crate::delivery::shelf::Kept;
 use crate::delivery::shelf::Lane;
 use crate::delivery::source::Demanded;
+use crate::delivery::source::newest_reached;
 use crate::delivery::subscription::Reader;
 use crate::delivery::subscription::State;
 use crate::delivery::subscription::Waits;
@@ -223,7 +224,8 @@ impl Shard {
             window.sent(id, to, records, turn.instant);
         }
         self.counts.frames_encoded += 1;
-        let frame = frame.finish(to);
+        let reached = newest_reached(batches).map(|reached| reached.up_to(to));
+        let frame = frame.finish(to, reached);
         self.push_records(slot, sub, &frame, records);
         let traced = self.note_caught_up((slot, sub), caught_up, frame.bytes().len(), records);
         if let Some(lane) = self.shared_lane(slot, sub, partition, reader.cursor) {

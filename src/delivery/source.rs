@@ -7,12 +7,15 @@ use std::sync::Arc;
 use crate::delivery::index::Index;
 use crate::delivery::subscription::Standing;
 use crate::delivery::subscription::SubRef;
+use crate::log::batch::Batch;
 use crate::log::partition::Cursor;
+use crate::log::partition::Generation;
 use crate::log::partition::SharedPartition;
 use crate::types::ids::Offset;
 use crate::types::ids::SourceId;
 use crate::types::ids::TenantId;
 use crate::types::ids::TopicId;
+use crate::types::positions::Reached;
 
 /// A source that some connection of the shard follows.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub(in crate::delivery) struct Partition {
     pub(in crate::delivery) log: Arc<SharedPartition>,
     /// Up to where all live feeds have been served.
     pub(in crate::delivery) cursor: Cursor,
+    /// In which leader's log what was read stood, and of which generation that is.
+    reached: Option<(Generation, Reached)>,
     /// Subscriptions that wait for history.
     pub(in crate::delivery) waiting: Vec<SubRef>,
     /// Offsets that have been demanded for each tenant since history last changed.
@@ -55,8 +60,29 @@ pub(in crate::delivery) struct Partition {
 impl Partition {
     pub(in crate::delivery) fn new(log: Arc<SharedPartition>, cursor: Cursor) -> Self {
         let history_version = log.history_version();
-        Self { log, cursor, waiting: Vec::new(), demanded: BTreeMap::new(), history_version }
+        let (waiting, demanded) = (Vec::new(), BTreeMap::new());
+        let reached = log.reached(cursor).map(|reached| (cursor.generation, reached));
+        Self { log, cursor, reached, waiting, demanded, history_version }
     }
+
+    /// Notes in which leader's log stood what is read from the cursor on.
+    pub(in crate::delivery) fn note_reached(&mut self, batches: &[Arc<Batch>]) {
+        if let Some(reached) = newest_reached(batches) {
+            self.reached = Some((self.cursor.generation, reached));
+        }
+    }
+
+    /// Returns in which leader's log what was read up to this offset stood, as far as
+    /// that is known.
+    pub(in crate::delivery) fn reached(&self, to: Offset) -> Option<Reached> {
+        let (generation, reached) = self.reached?;
+        (generation == self.cursor.generation).then(|| reached.up_to(to))
+    }
+}
+
+/// Returns what the last batch that knows it says of the leader's log.
+pub(in crate::delivery) fn newest_reached(batches: &[Arc<Batch>]) -> Option<Reached> {
+    batches.iter().rev().find_map(|batch| batch.reached())
 }
 
 /// Whether an offset is new among those that were demanded.

@@ -40,13 +40,16 @@ use crate::resume::start::Plan;
 use crate::resume::start::StartError;
 use crate::resume::start::plan;
 use crate::types::ids::ChannelName;
+use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
 use crate::types::moment::Moment;
+use crate::types::positions::Epochs;
 use crate::types::positions::Place;
+use crate::types::positions::Reached;
 use crate::types::sabotage::Defect;
 
 impl Shard {
@@ -82,16 +85,18 @@ impl Shard {
             StartAt::Timestamp(at) => Lookup::Timestamp(*at),
             StartAt::Ago(span) => Lookup::Timestamp(whole_second(now.wall_before(*span))),
         };
-        let claim = match &**from {
-            StartAt::Place(place) => Some(claim(place)),
-            _ => None,
+        let (claim, epochs) = match &**from {
+            StartAt::Place(place) => {
+                (Some(claim(place)), doubtful(place, &self.sources[source].partitions))
+            }
+            _ => (None, Vec::new()),
         };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let standing = self.sources[source].standing();
         self.tickets.insert(ticket, Question { subscription: reference, standing });
         let (shard, source) = (self.id, self.sources[source].id);
-        self.command(Command::Resolve { shard, ticket, source, lookup, claim });
+        self.command(Command::Resolve { shard, ticket, source, lookup, claim, epochs });
     }
 
     /// Gives up starts that took too long.
@@ -268,6 +273,7 @@ impl Shard {
                 let code = match error {
                     StartError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
                     StartError::NoLeader(_) => ErrorCode::Unavailable,
+                    StartError::UnknownEpoch { .. } => ErrorCode::InvalidArgument,
                 };
                 return self.end_with_error(slot, sub, code, error.to_string());
             }
@@ -282,8 +288,19 @@ impl Shard {
             let cursor = Cursor { generation, offset: start.position };
             Reader { cursor, told: start.position, waits: Waits::Nothing }
         });
+        let readers: Vec<Reader> = readers.collect();
+        // Of what a client has read elsewhere it knows more than this replica.
+        let known = match **from {
+            StartAt::Place(_) => &[],
+            _ => &places[..],
+        };
+        let known = known.iter().zip(&readers);
+        let known = known.filter_map(|(place, reader)| {
+            Some((place.log.id(), place.log.reached(reader.cursor)?))
+        });
+        let epochs: Epochs = known.collect();
         let behind = Behind {
-            partitions: readers.collect(),
+            partitions: readers,
             topic_id,
             turn: 0,
             queued: Queued::No,
@@ -298,13 +315,13 @@ impl Shard {
         subscription.started = started;
         subscription.state = State::Behind(Box::new(behind));
         self.begin_behind(slot, self.subscription(slot, sub).feed);
-        self.announce(slot, sub, &plan);
+        self.announce(slot, sub, &plan, epochs);
         if self.tell_lost(slot, sub, &plan, topic_id, now) {
             self.queue(slot, sub);
         }
     }
 
-    fn announce(&mut self, slot: usize, sub: usize, plan: &Plan) {
+    fn announce(&mut self, slot: usize, sub: usize, plan: &Plan, epochs: Epochs) {
         let subscription = self.subscription(slot, sub);
         let feed = self.feeds.at(subscription.feed);
         let places = plan.starts.iter().enumerate();
@@ -314,6 +331,7 @@ impl Shard {
             channel: ChannelName::clone(&feed.key.channel),
             topic_id: plan.topic_id,
             positions: places.map(|(p, s)| (PartitionId::from_index(p), s.position)).collect(),
+            epochs,
         };
         self.send(slot, &frame);
         self.end_subscribing(self.reference(slot, sub), Outcome::Done);
@@ -379,6 +397,24 @@ fn claim(place: &Place) -> Claim {
     let mut named = place.positions.iter().filter(|(_, at)| **at > Offset::ZERO);
     let partitions = named.next_back().map_or(0, |(partition, _)| partition.index() + 1);
     Claim { topic_id: place.topic_id, partitions }
+}
+
+/// Returns the leader epochs of a place that must be held against Kafka: all but those
+/// in whose logs this replica has itself read as far.
+fn doubtful(place: &Place, partitions: &[Partition]) -> Vec<(PartitionId, LeaderEpoch)> {
+    let is_doubtful = |partition: &PartitionId, reached: Reached| {
+        let known = partitions.get(partition.index()).zip(place.positions.get(partition));
+        known.is_none_or(|(known, at)| {
+            let asked = reached.up_to(*at);
+            let has_read = known.log.reached(Cursor { offset: asked.to, ..known.log.end() });
+            place.topic_id == known.log.topic_id() && has_read != Some(asked)
+        })
+    };
+    if Defect::TrustEpochs.is_planted() {
+        return Vec::new();
+    }
+    let doubtful = place.epochs.iter().filter(|(partition, at)| is_doubtful(partition, **at));
+    doubtful.map(|(partition, reached)| (*partition, reached.epoch)).collect()
 }
 
 /// Rounds down to a whole second, so that many who ask for "15 minutes ago" at

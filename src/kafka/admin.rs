@@ -20,6 +20,8 @@ use crate::kafka::client;
 use crate::kafka::client::Client;
 use crate::kafka::config::ClusterKind;
 use crate::kafka::config::KafkaConfig;
+use crate::kafka::epochs::EpochLookup;
+use crate::kafka::native::offsets;
 use crate::kafka::native::topics;
 use crate::kafka::native::topics::ErrorCode;
 use crate::kafka::status::Brokers;
@@ -29,6 +31,7 @@ use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::TopicDescription;
+use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::TopicId;
@@ -39,13 +42,20 @@ use crate::types::trace::ClusterName;
 #[derive(Debug)]
 pub(in crate::kafka) enum Question {
     Describe { topics: Vec<TopicName> },
-    ListOffsets { request: u64, topic: TopicName, partitions: usize, lookup: Lookup },
+    ListOffsets {
+        request: u64,
+        topic: TopicName,
+        partitions: usize,
+        lookup: Lookup,
+        epochs: Vec<(PartitionId, LeaderEpoch)>,
+    },
 }
 
 /// One of the threads that ask. They share a client and the questions.
 #[derive(Clone)]
 pub(in crate::kafka) struct Admin {
     client: Client,
+    epochs: EpochLookup,
     cluster: ClusterKind,
     cluster_name: ClusterName,
     questions: Receiver<Question>,
@@ -62,7 +72,8 @@ impl Admin {
         status: Arc<KafkaStatus>,
     ) -> Self {
         let (cluster, cluster_name) = (config.cluster, config.cluster_name.clone());
-        Self { client, cluster, cluster_name, questions, answers, status }
+        let epochs = EpochLookup::new(config.history(), Arc::clone(&status));
+        Self { client, epochs, cluster, cluster_name, questions, answers, status }
     }
 
     /// Answers questions until nobody can ask any more.
@@ -70,9 +81,9 @@ impl Admin {
         loop {
             match self.questions.recv_timeout(IDLE_INTERVAL) {
                 Ok(Question::Describe { topics }) => self.describe(topics),
-                Ok(Question::ListOffsets { request, topic, partitions, lookup }) => {
+                Ok(Question::ListOffsets { request, topic, partitions, lookup, epochs }) => {
                     let result = self
-                        .list_offsets(&topic, partitions, lookup)
+                        .list_offsets(&topic, partitions, lookup, &epochs)
                         .map_err(|code| self.failure(&topic, code));
                     self.answer(Answer::Offsets { request, result });
                 }
@@ -133,6 +144,7 @@ impl Admin {
         topic: &TopicName,
         partitions: usize,
         lookup: Lookup,
+        epochs: &[(PartitionId, LeaderEpoch)],
     ) -> Result<Located, ErrorCode> {
         // The client waits for the leaders of all that it is asked about.
         let led = self.led(topic, partitions)?;
@@ -147,8 +159,9 @@ impl Admin {
             }
         };
         let end = self.offsets_at(topic, &led, rdkafka::Offset::End)?;
-        let of =
-            |offsets: &BTreeMap<PartitionId, Offset>, partition| offsets.get(&partition).copied();
+        let asked: Vec<_> = epochs.iter().copied().filter(|(p, _)| led.contains(p)).collect();
+        let epoch_ends = self.epochs.ask(topic, &asked)?;
+        let of = |found: &Found, partition| found.get(&partition).map(|(offset, _)| *offset);
         (0..partitions)
             .map(|index| {
                 let partition = PartitionId::from_index(index);
@@ -156,9 +169,15 @@ impl Admin {
                     return Ok(None);
                 }
                 let start = of(&start, partition).ok_or(ErrorCode::UnknownPartition)?;
-                let end = of(&end, partition).ok_or(ErrorCode::UnknownPartition)?.max(start);
+                let (end, epoch) = *end.get(&partition).ok_or(ErrorCode::UnknownPartition)?;
+                let end = end.max(start);
                 let at_timestamp = of(&stamped, partition).unwrap_or(end).clamp(start, end);
-                Ok(Some(Bounds { start, end, at_timestamp }))
+                let of_epoch = |(asked, epoch): &(PartitionId, LeaderEpoch)| {
+                    let end = epoch_ends.get(&(*asked, *epoch));
+                    end.filter(|_| *asked == partition).map(|end| (*epoch, *end))
+                };
+                let epoch_ends = asked.iter().filter_map(of_epoch).collect();
+                Ok(Some(Bounds { start, end, at_timestamp, epoch, epoch_ends }))
             })
             .collect()
     }
@@ -177,14 +196,14 @@ impl Admin {
         Ok(all.filter(|partition| !leaderless.contains(&partition.as_kafka())).collect())
     }
 
-    /// Looks up one offset of each partition; a partition that has none stamped
-    /// so late is absent.
+    /// Looks up one offset of each partition, and whose log it was found in; a
+    /// partition that has none stamped so late is absent.
     fn offsets_at(
         &self,
         topic: &TopicName,
         partitions: &BTreeSet<PartitionId>,
         time: rdkafka::Offset,
-    ) -> Result<BTreeMap<PartitionId, Offset>, ErrorCode> {
+    ) -> Result<Found, ErrorCode> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -197,13 +216,13 @@ impl Admin {
         let answer = self.client.offsets_for_times(list, TIMEOUT).map_err(|error| code_of(&error));
         let answer = self.heard(answer)?;
         let mut found = BTreeMap::new();
-        for element in answer.elements() {
+        for (element, epoch) in answer.elements().into_iter().zip(offsets::epochs(&answer)) {
             element.error().map_err(|error| code_of(&error))?;
             let offset = element.offset().to_raw().and_then(Offset::from_kafka);
             if let (Some(partition), Some(offset)) =
                 (PartitionId::from_kafka(element.partition()), offset)
             {
-                found.insert(partition, offset);
+                found.insert(partition, (offset, epoch));
             }
         }
         Ok(found)
@@ -255,6 +274,9 @@ impl Admin {
         let _ = self.answers.send(answer);
     }
 }
+
+/// An offset of each partition, and the leader in whose log it was found.
+type Found = BTreeMap<PartitionId, (Offset, Option<LeaderEpoch>)>;
 
 fn is_unreachable(code: ErrorCode) -> bool {
     matches!(

@@ -272,8 +272,14 @@ impl Control {
         while let Some(task) = self.intake.poll_task() {
             match task {
                 Task::Describe { topics } => self.ask(Question::Describe { topics }),
-                Task::ListOffsets { request, topic, partitions, lookup } => {
-                    self.ask(Question::ListOffsets { request, topic, partitions, lookup });
+                Task::ListOffsets { request, topic, partitions, lookup, epochs } => {
+                    self.ask(Question::ListOffsets {
+                        request,
+                        topic,
+                        partitions,
+                        lookup,
+                        epochs,
+                    });
                 }
                 Task::Assign { source, topic, partition, through } => {
                     let id = AssignmentId(self.assignment_next);

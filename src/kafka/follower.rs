@@ -24,6 +24,7 @@ use crate::registry::message::ReadError;
 use crate::types::ids::Timestamp;
 use crate::types::latency::Exemplar;
 use crate::types::latency::Latencies;
+use crate::types::positions::Reached;
 
 /// How a turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub(in crate::kafka) struct Follower {
     queue: PartitionQueue,
     bell: Arc<Bell>,
     batch: BatchBuilder,
+    /// In which leader's log the batch's records stand.
+    reached: Option<Reached>,
     records: u64,
     unclassified: u64,
     hearing: Hearing,
@@ -94,6 +97,7 @@ impl Follower {
             queue,
             bell,
             batch: BatchBuilder::new(assignment.at.offset),
+            reached: None,
             records: 0,
             unclassified: 0,
             hearing: Hearing::Nothing,
@@ -136,6 +140,8 @@ impl Follower {
                     Item::Record(message) if message.offset() < self.batch.to() => Step::Continue,
                     Item::Record(message) => {
                         let fate = classify::add(&mut self.batch, &message, &self.rules);
+                        let to = self.batch.to();
+                        self.reached = message.leader_epoch().map(|epoch| Reached { epoch, to });
                         self.records += 1;
                         self.unclassified += u64::from(fate == Fate::Unclassified);
                         Step::Continue
@@ -146,7 +152,7 @@ impl Follower {
                         }
                         Step::Continue
                     }
-                    Item::OutOfRange => {
+                    Item::OutOfRange | Item::UnknownEpoch => {
                         Step::End(Turn::Stopped(ReadError::OutOfRange(self.batch.to())))
                     }
                     Item::Truncated(to) => Step::End(Turn::Stopped(ReadError::Truncated(to))),
@@ -195,7 +201,7 @@ impl Follower {
         }
         let next = BatchBuilder::new(self.batch.to());
         let batch = std::mem::replace(&mut self.batch, next).finish();
-        let batch = batch.received(Instant::now());
+        let batch = batch.received(Instant::now()).under(self.reached.take());
         let (bytes, age) = (batch.bytes(), batch.newest().map(age));
         let traced = batch.traced_from(0).last().map(|traced| traced.origin.trace);
         let (records, unclassified) = (self.records, self.unclassified);

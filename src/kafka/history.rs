@@ -312,7 +312,7 @@ fn step(item: &Item<'_>, batch: &mut BatchBuilder, until: Offset, rules: &Rules)
             }
             Step::AtEnd
         }
-        Item::OutOfRange => Step::Failed(ReadError::OutOfRange(batch.to())),
+        Item::OutOfRange | Item::UnknownEpoch => Step::Failed(ReadError::OutOfRange(batch.to())),
         // The live reader meets it too, and clients are told by that.
         Item::Truncated(to) => {
             Step::Failed(ReadError::Failed(format!("the log was cut off at {to}")))

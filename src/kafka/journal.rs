@@ -275,7 +275,7 @@ impl Reader {
                 self.status.caught_up();
                 Ok(())
             }
-            Item::OutOfRange | Item::Truncated(_) => {
+            Item::OutOfRange | Item::Truncated(_) | Item::UnknownEpoch => {
                 self.next = None;
                 Err("it no longer has what was to be read next".to_owned())
             }

@@ -32,6 +32,7 @@ mod admin;
 mod answer;
 mod classify;
 mod client;
+mod epochs;
 mod follower;
 mod history;
 mod inbox;

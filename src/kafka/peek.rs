@@ -165,7 +165,9 @@ impl Peek {
                     batch.skip_to(offset.min(to).max(batch.to()));
                     break Ok(());
                 }
-                Item::OutOfRange => break Err(self.failed("the offset is out of range".into())),
+                Item::OutOfRange | Item::UnknownEpoch => {
+                    break Err(self.failed("the offset is out of range".into()));
+                }
                 Item::Truncated(at) => break Err(self.failed(format!("it was cut off at {at}"))),
                 Item::Failed(reason) => break Err(self.failed(reason)),
             }

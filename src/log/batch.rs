@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::types::ids::Offset;
 use crate::types::ids::Timestamp;
+use crate::types::positions::Reached;
 use crate::types::record::Headers;
 use crate::types::record::Owner;
 use crate::types::record::RawRecord;
@@ -18,6 +19,7 @@ pub struct Batch {
     from: Offset,
     to: Offset,
     received_at: Option<Instant>,
+    reached: Option<Reached>,
     entries: Box<[Entry]>,
     data: Box<[u8]>,
     /// The few that are traced, in order; mostly empty.
@@ -53,6 +55,19 @@ impl Batch {
     /// Returns when the records came; `None` where nobody noted it.
     pub fn received_at(&self) -> Option<Instant> {
         self.received_at
+    }
+
+    /// Notes in which leader's log its records stood.
+    #[must_use]
+    pub fn under(mut self, reached: Option<Reached>) -> Self {
+        self.reached = reached;
+        self
+    }
+
+    /// Returns in which leader's log what was read up to the batch's end stood, as far
+    /// as that is known.
+    pub fn reached(&self) -> Option<Reached> {
+        self.reached
     }
 
     /// Returns when the last record was stamped.
@@ -211,6 +226,7 @@ impl BatchBuilder {
             from: self.from,
             to: self.to,
             received_at: None,
+            reached: None,
             entries: self.entries.into_boxed_slice(),
             data: self.data.into_boxed_slice(),
             traced: self.traced.into_boxed_slice(),

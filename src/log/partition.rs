@@ -25,6 +25,7 @@ use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
+use crate::types::positions::Reached;
 use crate::types::sabotage::Defect;
 
 /// Counts how often the offsets of a partition began to mean something else:
@@ -148,6 +149,31 @@ impl SharedPartition {
     pub fn tail(&self) -> (Offset, Offset) {
         let log = self.lock();
         (log.tail_start, log.tail_end)
+    }
+
+    /// Returns in which leader's log what was read up to this place stood, as far as
+    /// that is known.
+    pub fn reached(&self, at: Cursor) -> Option<Reached> {
+        let log = self.lock();
+        let reached = log.reached.filter(|_| at.generation == log.generation)?;
+        Some(reached.up_to(at.offset))
+    }
+
+    /// Notes that the log of this leader was found to reach this far. It tells of what
+    /// was read already only where that is known to be of the same leader's log.
+    pub fn note_reached(&self, generation: Generation, found: Reached) {
+        let mut log = self.lock();
+        if log.generation != generation {
+            return;
+        }
+        let found = found.up_to(log.tail_end);
+        log.reached = match log.reached {
+            None => Some(found),
+            Some(known) if known.epoch == found.epoch => {
+                Some(Reached { to: known.to.max(found.to), ..known })
+            }
+            known => known,
+        };
     }
 
     /// Returns a number that changes when history came or ranges were found
@@ -316,6 +342,8 @@ struct PartitionLog {
     tail_bytes: u64,
     /// When the newest record that was appended was stamped.
     newest: Option<Timestamp>,
+    /// In which leader's log what was read of this generation stood, where it is known.
+    reached: Option<Reached>,
     history: BTreeMap<Offset, Arc<Batch>>,
     /// Begins of history chunks, in the order in which they came.
     arrivals: VecDeque<Offset>,
@@ -340,6 +368,7 @@ impl PartitionLog {
             tail_end: end,
             tail_bytes: 0,
             newest: None,
+            reached: None,
             history: BTreeMap::new(),
             arrivals: VecDeque::new(),
             history_bytes: 0,
@@ -388,6 +417,10 @@ impl PartitionLog {
 
     fn append(&mut self, batch: Batch) {
         self.tail_end = batch.to();
+        self.reached = match (self.reached, batch.reached()) {
+            (Some(known), Some(new)) if new.epoch < known.epoch => Some(known),
+            (known, new) => new.or(known),
+        };
         self.tail_bytes += batch.bytes();
         self.newest = batch.newest().or(self.newest);
         self.tail.push_back(Arc::new(batch));
@@ -396,6 +429,8 @@ impl PartitionLog {
     /// Returns the bytes of a chunk that began at the same place.
     fn insert_history(&mut self, batch: Batch) -> u64 {
         self.history_version += 1;
+        let reached = self.reached.map(|reached| reached.up_to(batch.to()));
+        let batch = batch.under(reached);
         let from = batch.from();
         let bytes = batch.bytes();
         let replaced = self.history.insert(from, Arc::new(batch)).map_or(0, |old| old.bytes());
@@ -446,6 +481,9 @@ impl PartitionLog {
     }
 
     fn forget(&mut self) {
+        if !Defect::KeepReached.is_planted() {
+            self.reached = None;
+        }
         self.tail.clear();
         self.tail_bytes = 0;
         self.history.clear();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::protocol::decode_error::DecodeError;
 use crate::types::filter::KeyFilter;
 use crate::types::ids::ChannelName;
+use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::RequestId;
@@ -19,7 +20,9 @@ use crate::types::limits::KEY_BYTES_MAX;
 use crate::types::limits::KEYS_PER_SUBSCRIPTION_MAX;
 use crate::types::limits::PARTITIONS_MAX;
 use crate::types::limits::WINDOW_RECORDS_MAX;
+use crate::types::positions::Epochs;
 use crate::types::positions::Positions;
+use crate::types::positions::Reached;
 
 /// The largest number that every JSON parser reads exactly.
 const EXACT_MAX: u64 = (1 << 53) - 1;
@@ -147,6 +150,50 @@ pub(crate) fn add_position(
         None => Ok(()),
         Some(_) => Err(DecodeError::bad_frame(format!(
             "`positions` names partition {partition} more than once"
+        ))),
+    }
+}
+
+/// Checks a leader epoch and the offset that its log had reached.
+pub(crate) fn reached(epoch: u64, to: u64) -> Result<Reached, DecodeError> {
+    let epoch = LeaderEpoch::from_client(epoch)
+        .ok_or_else(|| DecodeError::invalid("a leader epoch is above 2^31 - 1"))?;
+    let to = Offset::from_client(to)
+        .ok_or_else(|| DecodeError::invalid("the offset of a leader epoch is above 2^63 - 1"))?;
+    Ok(Reached { epoch, to })
+}
+
+/// Adds the leader epoch of one position to `epochs`, which it checks.
+pub(crate) fn add_epoch(
+    epochs: &mut Epochs,
+    partition: Option<u32>,
+    epoch: u64,
+    to: u64,
+) -> Result<(), DecodeError> {
+    if epochs.len() == PARTITIONS_MAX {
+        return Err(DecodeError::limit(format!(
+            "`epochs` names more than {PARTITIONS_MAX} partitions"
+        )));
+    }
+    let partition = partition.and_then(PartitionId::from_client).ok_or_else(|| {
+        DecodeError::invalid(
+            "a name in `epochs` is not the decimal number of a partition, such as \"0\"",
+        )
+    })?;
+    match epochs.insert(partition, reached(epoch, to)?) {
+        None => Ok(()),
+        Some(_) => Err(DecodeError::bad_frame(format!(
+            "`epochs` names partition {partition} more than once"
+        ))),
+    }
+}
+
+/// Checks that each leader epoch belongs to a position.
+pub(crate) fn check_epochs(positions: &Positions, epochs: &Epochs) -> Result<(), DecodeError> {
+    match epochs.keys().find(|partition| !positions.contains_key(partition)) {
+        None => Ok(()),
+        Some(partition) => Err(DecodeError::invalid(format!(
+            "`epochs` names partition {partition}, of which `positions` says nothing"
         ))),
     }
 }

@@ -12,6 +12,7 @@ use crate::protocol::websocket::write::seal;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SubId;
+use crate::types::positions::Reached;
 use crate::types::record::Record;
 
 /// One whole WebSocket message of the server's, header and all, ready for the
@@ -94,15 +95,16 @@ impl RecordsEncoder {
         self.out.len()
     }
 
-    /// Ends the frame, which covers all up to `to`, exclusive.
-    pub fn finish(mut self, to: Offset) -> WireFrame {
+    /// Ends the frame, which covers all up to `to`, exclusive, and says how far the log
+    /// had reached.
+    pub fn finish(mut self, to: Offset, epoch: Option<Reached>) -> WireFrame {
         match self.encoding {
             Encoding::Json => {
-                json::records::finish(&mut self.out, to);
+                json::records::finish(&mut self.out, to, epoch);
                 seal(self.out, HEADER_BYTES_MAX, MessageKind::Text)
             }
             Encoding::Protobuf => {
-                let start = protobuf::records::finish(&mut self.out, to);
+                let start = protobuf::records::finish(&mut self.out, to, epoch);
                 seal(self.out, start, MessageKind::Binary)
             }
         }
@@ -112,6 +114,7 @@ impl RecordsEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::ids::LeaderEpoch;
     use crate::types::ids::Timestamp;
     use crate::types::record::Headers;
     use crate::types::record::Owner;
@@ -139,10 +142,12 @@ mod tests {
             value,
             headers: Headers::packed(&packed),
         });
-        let wire = encoder.finish(Offset::from_kafka(57).expect("not negative"));
+        let to = Offset::from_kafka(57).expect("not negative");
+        let epoch = LeaderEpoch::from_kafka(3).expect("not negative");
+        let wire = encoder.finish(to, Some(Reached { epoch, to }));
         let text = format!(
             "{{\"type\":\"records\",\"sub\":7,\"partition\":1,\"from\":43,\
-             \"records\":[{{\"offset\":44,{expected}}}],\"to\":57}}"
+             \"records\":[{{\"offset\":44,{expected}}}],\"to\":57,\"epoch\":[3,57]}}"
         );
         let header_len = if text.len() < 126 { 2 } else { 4 };
         assert_eq!(str::from_utf8(&wire.bytes()[header_len..]), Ok(text.as_str()));
@@ -212,7 +217,7 @@ mod tests {
                     headers: Headers::default(),
                 });
                 assert!(encoder.bytes() > len);
-                let wire = encoder.finish(Offset::ZERO.next());
+                let wire = encoder.finish(Offset::ZERO.next(), None);
                 let bytes = wire.bytes();
                 let expected = match encoding {
                     // The text around the value makes a short frame a medium one.

@@ -16,6 +16,7 @@ use crate::types::ids::SubId;
 use crate::types::ids::TenantId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
+use crate::types::positions::Epochs;
 use crate::types::positions::Place;
 use crate::types::positions::Positions;
 
@@ -143,11 +144,13 @@ pub enum ServerFrame {
         topic_id: TopicId,
         /// Where each partition starts.
         positions: Positions,
+        epochs: Epochs,
     },
     /// Nothing that matches lies between the client's positions and these.
     Progress {
         sub: SubId,
         to: Positions,
+        epochs: Epochs,
     },
     Gap(Gap),
     /// The subscription has caught up; said once.

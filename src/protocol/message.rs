@@ -7,6 +7,7 @@ use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SubId;
 use crate::types::ids::Timestamp;
+use crate::types::positions::Reached;
 
 /// What the server says, as a client reads it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,8 @@ pub struct Records {
     pub partition: PartitionId,
     pub from: Offset,
     pub to: Offset,
+    /// How far the log had reached, where that is known.
+    pub epoch: Option<Reached>,
     pub records: Vec<OwnedRecord>,
 }
 

@@ -34,6 +34,7 @@ use crate::protocol::protobuf;
 use crate::types::filter::KeyFilter;
 use crate::types::ids::ChannelName;
 use crate::types::ids::ConnectionId;
+use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::RequestId;
@@ -41,8 +42,10 @@ use crate::types::ids::SubId;
 use crate::types::ids::TenantId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
+use crate::types::positions::Epochs;
 use crate::types::positions::Place;
 use crate::types::positions::Positions;
+use crate::types::positions::Reached;
 use crate::types::record::Headers;
 use crate::types::record::Owner;
 use crate::types::record::Record;
@@ -166,7 +169,7 @@ fn hear(wire: &WireFrame) -> ServerMessage {
 }
 
 fn tell(records: &Records, encoding: Encoding) -> WireFrame {
-    let Records { sub, partition, from, to, records } = records;
+    let Records { sub, partition, from, to, epoch, records } = records;
     let mut encoder = RecordsEncoder::start(encoding, *sub, *partition, *from);
     for record in records {
         let headers: Vec<_> =
@@ -183,7 +186,7 @@ fn tell(records: &Records, encoding: Encoding) -> WireFrame {
         });
     }
     assert_eq!(encoder.records(), records.len());
-    encoder.finish(*to)
+    encoder.finish(*to, *epoch)
 }
 
 fn value(value: Option<&[u8]>) -> Value<'_> {
@@ -215,6 +218,17 @@ fn partition() -> impl Strategy<Value = PartitionId> {
 
 fn positions() -> impl Strategy<Value = Positions> {
     btree_map(partition(), offset(), 0..5)
+}
+
+fn epoch() -> impl Strategy<Value = Reached> {
+    (0..=i32::MAX, offset()).prop_map(|(raw, to)| {
+        let epoch = LeaderEpoch::from_kafka(raw).expect("not negative");
+        Reached { epoch, to }
+    })
+}
+
+fn epochs() -> impl Strategy<Value = Epochs> {
+    btree_map(partition(), epoch(), 0..5)
 }
 
 fn topic_id() -> impl Strategy<Value = TopicId> {
@@ -257,8 +271,12 @@ fn subscribe() -> impl Strategy<Value = Subscribe> {
         Just(StartAt::Earliest),
         timestamp().prop_map(StartAt::Timestamp),
         duration().prop_map(StartAt::Ago),
-        (topic_id(), positions())
-            .prop_map(|(topic_id, positions)| StartAt::Place(Place { topic_id, positions })),
+        (topic_id(), positions(), epochs()).prop_map(|(topic_id, mut positions, epochs)| {
+            for partition in epochs.keys() {
+                positions.entry(*partition).or_insert(Offset::ZERO);
+            }
+            StartAt::Place(Place { topic_id, positions, epochs })
+        }),
     ];
     let on_gap = prop_oneof![Just(OnGap::Continue), Just(OnGap::Stop)];
     let window = (0..=100_000u32).prop_map(NonZeroU32::new);
@@ -287,16 +305,18 @@ fn server_frame() -> impl Strategy<Value = ServerFrame> {
         ),
         expiry().prop_map(|expires_at| ServerFrame::Renewed { expires_at }),
         timestamp().prop_map(|expires_at| ServerFrame::Expiring { expires_at }),
-        (id(), sub(), any::<String>(), topic_id(), positions()).prop_map(
-            |(id, sub, channel, topic_id, positions)| ServerFrame::Subscribed {
+        (id(), sub(), any::<String>(), topic_id(), positions(), epochs()).prop_map(
+            |(id, sub, channel, topic_id, positions, epochs)| ServerFrame::Subscribed {
                 id,
                 sub,
                 channel: ChannelName::new(channel),
                 topic_id,
                 positions,
+                epochs,
             }
         ),
-        (sub(), positions()).prop_map(|(sub, to)| ServerFrame::Progress { sub, to }),
+        (sub(), positions(), epochs())
+            .prop_map(|(sub, to, epochs)| ServerFrame::Progress { sub, to, epochs }),
         gap().prop_map(ServerFrame::Gap),
         sub().prop_map(|sub| ServerFrame::Live { sub }),
         (id(), sub()).prop_map(|(id, sub)| ServerFrame::Unsubscribed { id, sub }),
@@ -335,8 +355,16 @@ fn error() -> impl Strategy<Value = ErrorFrame> {
 }
 
 fn records() -> impl Strategy<Value = Records> {
-    (sub(), partition(), offset(), offset(), vec(record(), 0..4)).prop_map(
-        |(sub, partition, from, to, records)| Records { sub, partition, from, to, records },
+    let range = (offset(), offset(), option::of(epoch()));
+    (sub(), partition(), range, vec(record(), 0..4)).prop_map(
+        |(sub, partition, (from, to, epoch), records)| Records {
+            sub,
+            partition,
+            from,
+            to,
+            epoch,
+            records,
+        },
     )
 }
 

@@ -110,8 +110,8 @@ impl Intake {
                     self.history.demand(source, partition, &tenant, offset, now);
                 }
             }
-            Command::Resolve { shard, ticket, source, lookup, claim } => {
-                self.resolve(source, lookup, Asker { shard, ticket, claim });
+            Command::Resolve { shard, ticket, source, lookup, claim, epochs } => {
+                self.resolve(source, lookup, Asker { shard, ticket, claim, epochs });
             }
             Command::Watch { topics } => self.watch(topics),
         }
@@ -164,9 +164,8 @@ impl Intake {
         result: Result<Located, SourceFailure>,
         now: Instant,
     ) {
-        let Some(Request { source: id, topic_id, purpose }) = self.requests.remove(&request) else {
-            return;
-        };
+        let Some(asked) = self.requests.remove(&request) else { return };
+        let Request { source: id, topic_id, generations, purpose } = asked;
         let source = self.sources.get_mut(&id).expect("a source is forgotten with its requests");
         if source.topic_id != topic_id {
             return self.ask_anew(id, purpose);
@@ -178,6 +177,10 @@ impl Intake {
                 Err(SourceFailure::Unreachable { topic, reason: reason.to_owned() })
             }
         });
+        if let Ok(bounds) = &result {
+            self.note_reached(id, &generations, bounds);
+        }
+        let source = self.sources.get_mut(&id).expect("it was found above");
         match (purpose, result) {
             (Purpose::Answer { lookup, to }, result) => {
                 if source.locating {
@@ -186,7 +189,7 @@ impl Intake {
                 if let Ok(bounds) = &result {
                     self.apply_bounds(id, bounds);
                 }
-                answer(&self.directory, &to, &result);
+                self.answer_bounds(id, lookup, to, &result);
                 self.ask_queued(id, lookup);
             }
             (Purpose::Begin { partitions }, Ok(bounds)) => self.begin(id, partitions, &bounds, now),
@@ -506,7 +509,7 @@ mod tests {
                 panic!("no offsets are asked for");
             };
             let end = Offset::from_kafka(end).expect("not negative");
-            let bounds = vec![Some(Bounds { start: Offset::ZERO, end, at_timestamp: end })];
+            let bounds = vec![Some(Bounds { end, at_timestamp: end, ..Bounds::default() })];
             self.intake.handle_offsets(request, Ok(bounds), self.now);
         }
 
@@ -591,7 +594,7 @@ mod tests {
         rig.intake.handle_history(source, id, Err(expired.clone()), now);
         let Some(Task::ListOffsets { request, .. }) = rig.next() else { panic!("no bounds") };
         let at = Offset::from_kafka(12).expect("not negative");
-        let bounds = Bounds { start: at, end: at, at_timestamp: at };
+        let bounds = Bounds { start: at, end: at, at_timestamp: at, ..Bounds::default() };
         rig.intake.handle_offsets(request, Ok(vec![Some(bounds)]), now);
         // What these bounds want to be read is not begun yet.
         rig.intake.handle_read_error(source, id, expired, now);
@@ -635,7 +638,12 @@ mod tests {
             };
             let bounds = |end| {
                 let end = Offset::from_kafka(end).expect("not negative");
-                Bounds { start: Offset::ZERO.next(), end, at_timestamp: end }
+                Bounds {
+                    start: Offset::ZERO.next(),
+                    end,
+                    at_timestamp: end,
+                    ..Bounds::default()
+                }
             };
             let found = vec![Some(bounds(10)), end.map(bounds)];
             rig.intake.handle_offsets(request, Ok(found), rig.now);
@@ -697,7 +705,7 @@ mod tests {
         while let Some(task) = rig.next() {
             if let Task::ListOffsets { request, .. } = task {
                 let end = Offset::from_kafka(end).expect("not negative");
-                let bounds = Bounds { start: Offset::ZERO, end, at_timestamp: end };
+                let bounds = Bounds { end, at_timestamp: end, ..Bounds::default() };
                 rig.intake.handle_offsets(request, Ok(vec![Some(bounds)]), rig.now);
                 return;
             }

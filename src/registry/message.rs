@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::log::partition::Cursor;
 use crate::log::partition::SharedPartition;
+use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
@@ -34,6 +35,8 @@ pub enum Command {
         source: SourceId,
         lookup: Lookup,
         claim: Option<Claim>,
+        /// Where these leaders' logs end now is looked up as well.
+        epochs: Vec<(PartitionId, LeaderEpoch)>,
     },
     /// Describe these topics though nobody follows them, and no others any more.
     Watch { topics: Vec<TopicName> },
@@ -78,7 +81,7 @@ pub enum Event {
 }
 
 /// What Kafka has of one partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bounds {
     /// The oldest offset.
     pub start: Offset,
@@ -87,6 +90,11 @@ pub struct Bounds {
     /// The first offset stamped at or after the moment asked for; `end` when
     /// there is none or none was asked for.
     pub at_timestamp: Offset,
+    /// Whose log was found to reach to `end`, where Kafka says so.
+    pub epoch: Option<LeaderEpoch>,
+    /// Where the logs of the leaders that were asked for end now; `None` of one that
+    /// never led the partition.
+    pub epoch_ends: Vec<(LeaderEpoch, Option<Offset>)>,
 }
 
 /// What Kafka has of each partition of a topic, in order from zero; `None` of one
@@ -113,7 +121,14 @@ pub enum Task {
     Describe { topics: Vec<TopicName> },
     /// Look up offsets of partitions `0..partitions`; answered by
     /// `Intake::handle_offsets` with the same `request`.
-    ListOffsets { request: u64, topic: TopicName, partitions: usize, lookup: Lookup },
+    ListOffsets {
+        request: u64,
+        topic: TopicName,
+        partitions: usize,
+        lookup: Lookup,
+        /// Each once; [`Bounds::epoch_ends`] has them in the answer.
+        epochs: Vec<(PartitionId, LeaderEpoch)>,
+    },
     /// Read this partition from the end of its log on and append what comes. One
     /// that is assigned already is read anew. Where the log ends is looked up
     /// when the reading begins and the earlier one has stopped, not before: what

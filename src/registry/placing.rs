@@ -153,9 +153,9 @@ impl Intake {
         }
         let shorter = partitions.iter().any(|partition: &PartitionId| {
             let (log, bounds) =
-                (source.partitions.get(partition.index()), bounds[partition.index()]);
+                (source.partitions.get(partition.index()), &bounds[partition.index()]);
             let is_below = |log: &Arc<SharedPartition>| {
-                bounds.is_some_and(|bounds| log.end().offset > bounds.end)
+                bounds.as_ref().is_some_and(|bounds| log.end().offset > bounds.end)
             };
             source.unlocated.contains(partition) || log.is_some_and(is_below)
         });

@@ -1,8 +1,13 @@
 //! Questions about offsets: those of subscriptions that start, and the intake's
 //! own. Each is asked once, however many wait for its answer.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use crate::log::partition::Generation;
 use crate::registry::intake::Intake;
 use crate::registry::message::Bounds;
+use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::Task;
@@ -14,7 +19,10 @@ use crate::registry::source::Purpose;
 use crate::registry::source::Request;
 use crate::registry::source::answer;
 use crate::registry::source::assignment;
+use crate::types::ids::LeaderEpoch;
+use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
+use crate::types::positions::Reached;
 
 impl Intake {
     pub(in crate::registry) fn resolve(&mut self, id: SourceId, lookup: Lookup, asker: Asker) {
@@ -69,19 +77,47 @@ impl Intake {
         let Some(askers) = source.queued.remove(&lookup) else { return };
         let (to, doubted): (Vec<Asker>, Vec<Asker>) =
             askers.into_iter().partition(|asker| asker.claim.is_none_or(|c| source.bears_out(c)));
-        if !doubted.is_empty() {
-            let doubted = doubted.into_iter().map(|asker| (lookup, asker));
-            let topic = source.topic.clone();
-            if self.describing.contains(&topic) {
-                source.doubted_later.extend(doubted);
-            } else {
-                source.doubted.extend(doubted);
-                self.describe([topic]);
-            }
+        let (to, later) = with_room(to);
+        if !later.is_empty() {
+            source.queued.insert(lookup, later);
         }
+
+        self.doubt(id, lookup, doubted);
         if !to.is_empty() {
             self.list_offsets(id, lookup, Purpose::Answer { lookup, to });
         }
+    }
+
+    /// Lets these wait for a new description of the topic.
+    fn doubt(&mut self, id: SourceId, lookup: Lookup, doubted: Vec<Asker>) {
+        let source = self.sources.get_mut(&id).expect("the caller found it");
+        if doubted.is_empty() {
+            return;
+        }
+        let doubted = doubted.into_iter().map(|asker| (lookup, asker));
+        let topic = source.topic.clone();
+        if self.describing.contains(&topic) {
+            source.doubted_later.extend(doubted);
+        } else {
+            source.doubted.extend(doubted);
+            self.describe([topic]);
+        }
+    }
+
+    /// Answers those who asked for bounds. A leader epoch that the log never had may be
+    /// of a topic that has been made again since: that is looked at first.
+    pub(in crate::registry) fn answer_bounds(
+        &mut self,
+        id: SourceId,
+        lookup: Lookup,
+        to: Vec<Asker>,
+        result: &Result<Located, SourceFailure>,
+    ) {
+        let (doubted, to) = to.into_iter().partition(|asker| {
+            asker.claim.is_some() && result.as_ref().is_ok_and(|found| is_unknown(found, asker))
+        });
+        self.doubt(id, lookup, doubted);
+        answer(&self.directory, &to, result);
     }
 
     /// Takes an answer that speaks of a topic which has been made again since:
@@ -138,9 +174,60 @@ impl Intake {
         };
         let request = self.next_request;
         self.next_request += 1;
-        let topic_id = source.topic_id;
-        self.requests.insert(request, Request { source: id, topic_id, purpose });
-        let topic = source.topic.clone();
-        self.tasks.push_back(Task::ListOffsets { request, topic, partitions, lookup });
+        let (topic, topic_id) = (source.topic.clone(), source.topic_id);
+        let generations = source.partitions.iter().map(|log| log.end().generation).collect();
+        let epochs: BTreeSet<(PartitionId, LeaderEpoch)> = match &purpose {
+            Purpose::Answer { to, .. } => to.iter().flat_map(|asker| &asker.epochs).copied().collect(),
+            _ => BTreeSet::new(),
+        };
+        let epochs = epochs.into_iter().collect();
+        self.requests.insert(request, Request { source: id, topic_id, generations, purpose });
+        self.tasks.push_back(Task::ListOffsets { request, topic, partitions, lookup, epochs });
+    }
+
+    /// Notes whose logs reach how far, where those are still the logs that were asked
+    /// about.
+    pub(in crate::registry) fn note_reached(
+        &self,
+        id: SourceId,
+        generations: &[Generation],
+        bounds: &[Option<Bounds>],
+    ) {
+        let Some(source) = self.sources.get(&id) else { return };
+        for ((log, generation), bounds) in source.partitions.iter().zip(generations).zip(bounds) {
+            if let Some(Bounds { end, epoch: Some(epoch), .. }) = bounds {
+                log.note_reached(*generation, Reached { epoch: *epoch, to: *end });
+            }
+        }
     }
 }
+
+/// Says whether a leader that somebody asked for was none of its partition.
+fn is_unknown(found: &Located, asker: &Asker) -> bool {
+    asker.epochs.iter().any(|(partition, epoch)| {
+        let bounds = found.get(partition.index()).and_then(Option::as_ref);
+        bounds.is_some_and(|bounds| bounds.epoch_ends.contains(&(*epoch, None)))
+    })
+}
+
+/// Parts those with whose leaders one question has room for from those who wait for the
+/// next.
+fn with_room(askers: Vec<Asker>) -> (Vec<Asker>, Vec<Asker>) {
+    let mut asked: BTreeMap<PartitionId, BTreeSet<LeaderEpoch>> = BTreeMap::new();
+    askers.into_iter().partition(|asker| {
+        let has_room = asker.epochs.iter().all(|(partition, epoch)| {
+            let known = asked.get(partition);
+            known.is_none_or(|known| known.contains(epoch) || known.len() < EPOCHS_AT_ONCE)
+        });
+        if has_room {
+            for (partition, epoch) in &asker.epochs {
+                asked.entry(*partition).or_default().insert(*epoch);
+            }
+        }
+        has_room
+    })
+}
+
+/// Leaders of one partition that are asked about in one question: each costs a round
+/// trip, and who asks may be a stranger.
+const EPOCHS_AT_ONCE: usize = 4;

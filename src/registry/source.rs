@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::log::budget::Budget;
+use crate::log::partition::Generation;
 use crate::log::partition::SharedPartition;
 use crate::registry::directory::Directory;
 use crate::registry::message::Bounds;
@@ -19,12 +20,14 @@ use crate::registry::message::Task;
 use crate::registry::message::Through;
 use crate::registry::message::Ticket;
 use crate::registry::stalls::Seen;
+use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
 use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
+use crate::types::positions::Reached;
 
 /// A topic under one tenancy rule, while somebody wants it and a while longer.
 #[derive(Debug)]
@@ -67,12 +70,14 @@ pub(in crate::registry) struct Source {
 }
 
 /// Whose a question is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(in crate::registry) struct Asker {
     pub(in crate::registry) shard: ShardId,
     pub(in crate::registry) ticket: Ticket,
     /// What must be known before it is answered.
     pub(in crate::registry) claim: Option<Claim>,
+    /// Leaders of whose logs the ends are wanted.
+    pub(in crate::registry) epochs: Vec<(PartitionId, LeaderEpoch)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +114,8 @@ pub(in crate::registry) struct Request {
     pub(in crate::registry) source: SourceId,
     /// The topic that was asked about, as far as was known.
     pub(in crate::registry) topic_id: TopicId,
+    /// Of each partition that was known then.
+    pub(in crate::registry) generations: Vec<Generation>,
     pub(in crate::registry) purpose: Purpose,
 }
 
@@ -201,7 +208,11 @@ fn add_partitions(
 ) -> Vec<Arc<SharedPartition>> {
     let known = source.partitions.len();
     for (index, bounds) in bounds.iter().enumerate().take(count).skip(known) {
-        source.partitions.push(make(PartitionId::from_index(index), bounds));
+        let log = make(PartitionId::from_index(index), bounds);
+        if let Some(Bounds { end, epoch: Some(epoch), .. }) = bounds {
+            log.note_reached(log.end().generation, Reached { epoch: *epoch, to: *end });
+        }
+        source.partitions.push(log);
     }
     source.partitions_live = source.partitions.len().min(count);
     source.partitions[known.min(source.partitions.len())..].to_vec()

@@ -5,10 +5,12 @@ use thiserror::Error;
 use crate::protocol::frame::GapReason;
 use crate::protocol::frame::StartAt;
 use crate::registry::message::Bounds;
+use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::TopicId;
 use crate::types::positions::Place;
+use crate::types::positions::Reached;
 
 /// Where one partition starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,12 @@ pub enum StartError {
          resume from positions, or try again"
     )]
     NoLeader(PartitionId),
+    /// The topic's partition has never been led so.
+    #[error(
+        "partition {partition} has had no leader epoch {epoch}: \
+         resume without `epochs`, or from where `subscribed` and later frames said"
+    )]
+    UnknownEpoch { partition: PartitionId, epoch: LeaderEpoch },
 }
 
 /// What is known of a topic when a subscription starts.
@@ -97,7 +105,7 @@ pub fn plan(from: &StartAt, known: &Known<'_>) -> Result<Plan, StartError> {
         }),
         StartAt::Timestamp(_) | StartAt::Ago(_) => each(&|index| match known.bounds.get(index) {
             None => Some(Offset::ZERO),
-            Some(bounds) => bounds.map(|bounds| bounds.at_timestamp),
+            Some(bounds) => bounds.as_ref().map(|bounds| bounds.at_timestamp),
         }),
         StartAt::Place(place) => return resume(place, known),
     };
@@ -132,7 +140,10 @@ fn resume(place: &Place, known: &Known<'_>) -> Result<Plan, StartError> {
         let position = asked(index);
         let end = match known.bounds.get(index) {
             None => Offset::ZERO,
-            Some(Some(bounds)) => bounds.end,
+            Some(Some(bounds)) => match cut_at(place, index, bounds)? {
+                Some(cut) if cut < position => bounds.end.min(cut),
+                _ => bounds.end,
+            },
             // What was met was there. What lies above it may have been taken back,
             // and whoever waits there would not hear of it.
             Some(None) => match known.met[index] {
@@ -152,6 +163,19 @@ fn resume(place: &Place, known: &Known<'_>) -> Result<Plan, StartError> {
     Ok(Plan { topic_id: known.topic_id, starts, vanished: Vec::new() })
 }
 
+/// Returns where the log that a client has read was cut off, if it is known to have
+/// been. What lies above is of another leader.
+fn cut_at(place: &Place, index: usize, bounds: &Bounds) -> Result<Option<Offset>, StartError> {
+    let partition = PartitionId::from_index(index);
+    let Some(&Reached { epoch, to }) = place.epochs.get(&partition) else { return Ok(None) };
+    let found = bounds.epoch_ends.iter().find(|(asked, _)| *asked == epoch);
+    match found {
+        None => Ok(None),
+        Some((_, Some(end))) => Ok(Some(*end).filter(|end| *end < to)),
+        Some((_, None)) => Err(StartError::UnknownEpoch { partition, epoch }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +189,7 @@ mod tests {
             start: offset(start),
             end: offset(end),
             at_timestamp: offset(at),
+            ..Bounds::default()
         };
         let met = |start, end| Some(Met { start: offset(start), end: offset(end) });
         let known = Known {
@@ -187,7 +212,7 @@ mod tests {
     fn place(topic: i64, positions: &[(usize, i64)]) -> StartAt {
         let at = |(p, o): &(usize, i64)| (PartitionId::from_index(*p), offset(*o));
         let positions = positions.iter().map(at).collect();
-        StartAt::Place(Place { topic_id: TopicId::from_kafka(0, topic), positions })
+        StartAt::Place(Place::new(TopicId::from_kafka(0, topic), positions))
     }
 
     #[test]
@@ -216,8 +241,50 @@ mod tests {
     }
 
     #[test]
+    fn what_another_leader_has_in_place_of_what_was_read_is_told_as_truncated() {
+        let epoch = |raw| LeaderEpoch::from_kafka(raw).expect("not negative");
+        let known = |epoch_ends: &[(i32, Option<i64>)]| Bounds {
+            start: offset(10),
+            end: offset(100),
+            at_timestamp: offset(100),
+            epoch: Some(epoch(7)),
+            epoch_ends: epoch_ends.iter().map(|(e, end)| (epoch(*e), end.map(offset))).collect(),
+        };
+        let start_of = |to, bounds: Bounds| {
+            let partition = PartitionId::from_index(0);
+            let StartAt::Place(place) = place(1, &[(0, 60)]) else { unreachable!() };
+            let reached = Reached { epoch: epoch(5), to: offset(to) };
+            let epochs = [(partition, reached)].into();
+            let known = Known {
+                topic_id: TopicId::from_kafka(0, 1),
+                live: &[Some(offset(100))],
+                met: &[None],
+                bounds: &[Some(bounds)],
+            };
+            plan(&StartAt::Place(Place { epochs, ..place }), &known).map(|plan| plan.starts[0])
+        };
+        let start = |bounds| start_of(60, bounds);
+        let lost = |to| Some(Lost { to: offset(to), reason: GapReason::Truncated });
+        let at = |lost| Ok(Start { position: offset(60), lost });
+        assert_eq!(start(known(&[])), at(None), "its leader has not changed");
+        assert_eq!(start(known(&[(5, Some(60))])), at(None));
+        assert_eq!(start(known(&[(4, Some(20)), (5, Some(99))])), at(None));
+        assert_eq!(start(known(&[(4, Some(20)), (5, Some(59))])), at(lost(59)));
+        assert_eq!(start(known(&[(5, Some(3))])), at(lost(3)), "retention is told after it");
+        // What is known reaches only as far as the last record below the position, or
+        // further than the application has come.
+        assert_eq!(start_of(55, known(&[(5, Some(55))])), at(None));
+        assert_eq!(start_of(55, known(&[(5, Some(54))])), at(lost(54)));
+        assert_eq!(start_of(70, known(&[(5, Some(60))])), at(None));
+        let partition = PartitionId::from_index(0);
+        let unknown = Err(StartError::UnknownEpoch { partition, epoch: epoch(5) });
+        assert_eq!(start(known(&[(5, None)])), unknown);
+    }
+
+    #[test]
     fn a_partition_that_never_was_is_refused() {
-        let bounds = Bounds { start: offset(0), end: offset(9), at_timestamp: offset(9) };
+        let bounds =
+            Bounds { end: offset(9), at_timestamp: offset(9), ..Bounds::default() };
         let known = Known {
             topic_id: TopicId::from_kafka(0, 1),
             live: &[Some(Offset::ZERO), Some(Offset::ZERO)],
@@ -238,7 +305,12 @@ mod tests {
     /// What a start is where the second partition has no leader; `met` says what
     /// this replica has of it.
     fn leaderless(from: &StartAt, met: Option<(i64, i64)>) -> Result<Vec<Start>, StartError> {
-        let bounds = Bounds { start: offset(3), end: offset(9), at_timestamp: offset(5) };
+        let bounds = Bounds {
+            start: offset(3),
+            end: offset(9),
+            at_timestamp: offset(5),
+            ..Bounds::default()
+        };
         let met = met.map(|(start, end)| Met { start: offset(start), end: offset(end) });
         let known = Known {
             topic_id: TopicId::from_kafka(0, 1),

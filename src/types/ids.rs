@@ -106,6 +106,45 @@ impl fmt::Display for PartitionId {
     }
 }
 
+/// How often a partition has had a new leader (KIP-101). A log that was cut off
+/// goes on under a higher one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaderEpoch(u32);
+
+impl LeaderEpoch {
+    /// Reads what Kafka's clients say; `None` where they don't know, which is -1.
+    pub fn from_kafka(raw: i32) -> Option<Self> {
+        u32::try_from(raw).ok().map(Self)
+    }
+
+    /// Reads what a client names; `None` above Kafka's highest.
+    pub fn from_client(raw: u64) -> Option<Self> {
+        i32::try_from(raw).ok().and_then(Self::from_kafka)
+    }
+
+    /// Returns the number.
+    pub fn as_u32(self) -> u32 {
+        self.0
+    }
+
+    /// Returns the number as Kafka's clients want it.
+    pub fn as_kafka(self) -> i32 {
+        i32::try_from(self.0).expect("both constructors stay within i32")
+    }
+}
+
+impl fmt::Debug for LeaderEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for LeaderEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Identity of a topic (KIP-516): a topic that is deleted and made again under
 /// the same name has another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

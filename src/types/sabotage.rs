@@ -40,11 +40,15 @@ pub enum Defect {
     TrustReaders,
     /// A feed whose frame was full counts as told of what came after it.
     TellPastFullFrame,
+    /// The leader epoch of a position is not held against Kafka.
+    TrustEpochs,
+    /// What was known of a log that was cut off is told of what came after.
+    KeepReached,
 }
 
 impl Defect {
     /// Every defect.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::SkipAtJoin,
         Self::RepeatAfterFullFrame,
         Self::ForgetTenantInHistory,
@@ -61,6 +65,8 @@ impl Defect {
         Self::LocateInSilence,
         Self::TrustReaders,
         Self::TellPastFullFrame,
+        Self::TrustEpochs,
+        Self::KeepReached,
     ];
 
     /// Says whether this defect is planted in the calling thread.

@@ -164,7 +164,7 @@ impl Traveller {
                 let offsets = frame.records.iter().map(|record| record.offset);
                 let repeats = self
                     .checker
-                    .handle_records(frame.partition, frame.from, frame.to, offsets)
+                    .handle_records(frame.partition, frame.from, frame.to, frame.epoch, offsets)
                     .map_err(broken)?;
                 frame.records.drain(..repeats);
                 let records = frame.records.iter().map(|record| seen(frame.partition, record));
@@ -175,13 +175,13 @@ impl Traveller {
         };
         match frame {
             ServerFrame::Welcome { .. } => return Ok(Some(ClientFrame::Subscribe(self.request()))),
-            ServerFrame::Subscribed { topic_id, positions, .. } => {
-                let started = self.checker.handle_subscribed(topic_id, &positions);
+            ServerFrame::Subscribed { topic_id, positions, epochs, .. } => {
+                let started = self.checker.handle_subscribed(topic_id, &positions, &epochs);
                 started.map_err(broken)?;
                 self.begin();
             }
-            ServerFrame::Progress { to, .. } => {
-                self.checker.handle_progress(&to).map_err(broken)?;
+            ServerFrame::Progress { to, epochs, .. } => {
+                self.checker.handle_progress(&to, &epochs).map_err(broken)?;
             }
             ServerFrame::Closing { code: CloseCode::Draining, retry_after: Some(after) } => {
                 let now = Instant::now();

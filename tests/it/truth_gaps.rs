@@ -168,7 +168,7 @@ fn a_compacted_topic_is_read_without_a_gap() {
     assert_eq!(watcher.positions(), [end + 2]);
     // A client that stopped where there is a hole now.
     let positions = [(PartitionId::from_index(0), offset(5))].into();
-    let mut watcher = watch(&server, StartAt::Place(Place { topic_id, positions }));
+    let mut watcher = watch(&server, StartAt::Place(Place::new(topic_id, positions)));
     let resumed = watcher.hear_until(|heard| heard.has_value("end"));
     assert_eq!(resumed, all);
 }

@@ -119,7 +119,7 @@ fn one_position_more_than_allowed_is_refused_and_as_many_are_not() {
             id: RequestId::new(id),
             channel: ChannelName::new("feed"),
             filter: KeyFilter::All,
-            from: StartAt::Place(Place { topic_id, positions }),
+            from: StartAt::Place(Place::new(topic_id, positions)),
             on_gap: OnGap::Continue,
             window: None,
         })

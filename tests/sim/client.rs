@@ -344,13 +344,16 @@ impl Client {
                 }
                 self.state = State::Open;
             }
-            ServerFrame::Subscribed { id, sub: number, topic_id, positions, .. } => {
+            ServerFrame::Subscribed { id, sub: number, topic_id, positions, epochs, .. } => {
                 let asked = |sub: &&mut Sub| sub.phase == Phase::Asked(*id);
                 let sub = self.subs.iter_mut().find(asked).ok_or("subscribed, and nobody asked")?;
                 sub.phase = Phase::Active(*number);
-                sub.ledger.subscribed(kafka, &sub.from, *topic_id, positions, now)?;
+                let (from, start) = (&sub.from, (*topic_id, positions, epochs));
+                sub.ledger.subscribed(kafka, from, start, now)?;
             }
-            ServerFrame::Progress { sub, to } => self.sub_of(*sub)?.ledger.progress(kafka, to)?,
+            ServerFrame::Progress { sub, to, epochs } => {
+                self.sub_of(*sub)?.ledger.progress(kafka, to, epochs)?;
+            }
             ServerFrame::Gap(gap) => self.sub_of(gap.sub)?.handle_gap(kafka, gap)?,
             ServerFrame::Live { sub } => {
                 let sub = self.sub_of(*sub)?;
@@ -504,6 +507,7 @@ impl Sub {
 
     fn end(&mut self, again_at: Instant) {
         self.phase = Phase::Idle(again_at);
+        self.ledger.leave(again_at);
         if self.removal == Removal::Owed {
             self.removal = Removal::MayBeTold;
         }
@@ -579,7 +583,7 @@ fn start(
                         positions.insert(PartitionId::from_index(index), crate::ledger::offset(at));
                     }
                 }
-                StartAt::Place(Place { topic_id, positions })
+                StartAt::Place(Place::new(topic_id, positions))
             }
             Err(_) => StartAt::Earliest,
         },

@@ -219,7 +219,7 @@ impl Stage {
             }
             Task::ListOffsets { request, partitions, .. } => {
                 let (start, end) = (offset(0), offset(END));
-                let bounds = Bounds { start, end, at_timestamp: end };
+                let bounds = Bounds { start, end, at_timestamp: end, ..Bounds::default() };
                 self.intake.handle_offsets(request, Ok(vec![Some(bounds); partitions]), now);
             }
             Task::Assign { .. } | Task::Unassign { .. } => {}

@@ -181,7 +181,7 @@ fn obey(stage: &Stage, shard: &mut Shard, now: Moment) {
             }
             Output::Command(Command::Resolve { ticket, .. }) => {
                 let end = offset(*stage.end.lock().expect("nobody panics with it"));
-                let bounds = Bounds { start: offset(0), end, at_timestamp: end };
+                let bounds = Bounds { end, at_timestamp: end, ..Bounds::default() };
                 let result = Ok(vec![Some(bounds)]);
                 shard.handle_event(Event::Resolved { ticket, result }, now);
             }
@@ -231,18 +231,19 @@ impl Client {
             ServerMessage::Records(frame) => {
                 let offsets = frame.records.iter().map(|record| record.offset);
                 let (partition, from, to) = (frame.partition, frame.from, frame.to);
-                let repeats = self.ranges.handle_records(partition, from, to, offsets);
+                let repeats = self.ranges.handle_records(partition, from, to, frame.epoch, offsets);
                 let repeats = repeats.expect("ranges join");
                 for record in &frame.records[repeats..] {
                     *self.got.entry(record.offset.as_u64()).or_default() += 1;
                 }
             }
-            ServerMessage::Frame(ServerFrame::Subscribed { topic_id, positions, .. }) => {
+            ServerMessage::Frame(ServerFrame::Subscribed { topic_id, positions, epochs, .. }) => {
                 self.begun = positions.values().next().map(|at| at.as_u64());
-                self.ranges.handle_subscribed(topic_id, &positions).expect("it begins once");
+                let begun = self.ranges.handle_subscribed(topic_id, &positions, &epochs);
+                begun.expect("it begins once");
             }
-            ServerMessage::Frame(ServerFrame::Progress { to, .. }) => {
-                self.ranges.handle_progress(&to).expect("progress of its partition");
+            ServerMessage::Frame(ServerFrame::Progress { to, epochs, .. }) => {
+                self.ranges.handle_progress(&to, &epochs).expect("progress of its partition");
             }
             ServerMessage::Frame(ServerFrame::Live { .. } | ServerFrame::Welcome { .. }) => {}
             ServerMessage::Frame(other) => panic!("not expected: {other:?}"),

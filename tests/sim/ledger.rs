@@ -16,6 +16,7 @@ use brucke::types::ids::PartitionId;
 use brucke::types::ids::TenantId;
 use brucke::types::ids::TopicId;
 use brucke::types::moment::Moment;
+use brucke::types::positions::Epochs;
 use brucke::types::positions::Place;
 use brucke::types::positions::Positions;
 
@@ -43,6 +44,8 @@ pub(crate) struct Ledger {
     excuses: Excuses,
     /// When the subscription was last asked for.
     asked_at: Option<Instant>,
+    /// Since when no server can tell it anything.
+    away_since: Option<Instant>,
 }
 
 /// A broken promise, in words.
@@ -67,6 +70,7 @@ impl Ledger {
             gone: Vec::new(),
             excuses: Excuses::default(),
             asked_at: None,
+            away_since: None,
         }
     }
 
@@ -90,24 +94,36 @@ impl Ledger {
         let Some(log) = kafka.logs.get(&place.topic_id) else { return };
         for (index, partition) in log.partitions.iter().enumerate() {
             let position = self.checker.position(PartitionId::from_index(index)).as_u64();
+            let known = place.epochs.get(&PartitionId::from_index(index));
+            let known = known.map_or(0, |reached| reached.to.as_u64().min(position));
             for cut in &partition.truncations {
-                if before.is_none_or(|before| cut.settled_at.is_none_or(|at| at >= before)) {
+                let is_new =
+                    before.is_none_or(|before| cut.settled_at.is_none_or(|at| at >= before));
+                // What it knows of the log proves that it was cut off meanwhile.
+                let is_told = cut.to < known && self.away_since.is_some_and(|at| cut.at >= at);
+                if is_new && !is_told {
                     self.excuses.add(index as u32, cut.to, position);
                 }
             }
         }
     }
 
+    /// Notes that the subscription has ended, or its connection.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        self.away_since.get_or_insert(now);
+    }
+
     pub(crate) fn subscribed(
         &mut self,
         kafka: &Kafka,
         from: &StartAt,
-        topic_id: TopicId,
-        positions: &Positions,
+        (topic_id, positions, epochs): (TopicId, &Positions, &Epochs),
         now: Moment,
     ) -> Result<(), Violation> {
         let first = self.checker.place().is_none();
-        self.checker.handle_subscribed(topic_id, positions).map_err(|error| error.to_string())?;
+        self.away_since = None;
+        let begun = self.checker.handle_subscribed(topic_id, positions, epochs);
+        begun.map_err(|error| error.to_string())?;
         if !first {
             return Ok(());
         }
@@ -122,7 +138,7 @@ impl Ledger {
                 }
                 return Err(format!("subscribed to partition {partition}, which never was"));
             };
-            if found.epoch == 0 && kafka.is_current(topic_id) {
+            if found.truncations.is_empty() && kafka.is_current(topic_id) {
                 check_start(from, found, at, now)
                     .map_err(|what| format!("partition {partition} starts at {at}: {what}"))?;
             }
@@ -136,7 +152,7 @@ impl Ledger {
         let offsets = frame.records.iter().map(|record| record.offset);
         let repeats = self
             .checker
-            .handle_records(id, frame.from, frame.to, offsets)
+            .handle_records(id, frame.from, frame.to, frame.epoch, offsets)
             .map_err(|error| error.to_string())?;
         let partition = kafka
             .partition(topic_id, id)
@@ -158,10 +174,15 @@ impl Ledger {
         Ok(())
     }
 
-    pub(crate) fn progress(&mut self, kafka: &Kafka, to: &Positions) -> Result<(), Violation> {
+    pub(crate) fn progress(
+        &mut self,
+        kafka: &Kafka,
+        to: &Positions,
+        epochs: &Epochs,
+    ) -> Result<(), Violation> {
         let topic_id = self.checker.place().ok_or("progress before subscribed")?.topic_id;
         let before: Vec<_> = to.keys().map(|p| self.checker.position(*p).as_u64()).collect();
-        self.checker.handle_progress(to).map_err(|error| error.to_string())?;
+        self.checker.handle_progress(to, epochs).map_err(|error| error.to_string())?;
         for ((id, to), position) in to.iter().zip(before) {
             let partition = kafka
                 .partition(topic_id, *id)

@@ -65,6 +65,8 @@ pub(crate) struct Partition {
     pub(crate) start_max: u64,
     pub(crate) end: u64,
     pub(crate) epoch: u32,
+    /// Where the log of each leader began, but for the first.
+    epoch_starts: Vec<(u32, u64)>,
     pub(crate) versions: BTreeMap<u64, Vec<Version>>,
     pub(crate) truncations: Vec<Truncation>,
     /// No broker leads it before this moment.
@@ -80,6 +82,8 @@ pub(crate) enum Fetched {
     Records {
         records: Vec<(u64, Rc<Content>)>,
         to: u64,
+        /// By which leader the last record was taken.
+        epoch: Option<u32>,
     },
 }
 
@@ -179,11 +183,26 @@ impl Partition {
                 version.died = self.epoch;
             }
         }
-        self.epoch += 1;
         self.end = to;
+        self.change_leader();
         self.start = self.start.min(to);
         self.truncations.push(Truncation { to, at, settled_at: None });
         true
+    }
+
+    /// Lets the log go on under another leader, which has all of it.
+    pub(crate) fn change_leader(&mut self) {
+        self.epoch += 1;
+        // A later leader's log began where nothing of it is left.
+        self.epoch_starts.retain(|(_, start)| *start < self.end);
+        self.epoch_starts.push((self.epoch, self.end));
+    }
+
+    /// Returns where the log of a leader ends now, as Kafka says it; `None` of one that
+    /// there never was.
+    pub(crate) fn end_of_epoch(&self, epoch: u32) -> Option<u64> {
+        let later = self.epoch_starts.iter().find(|(later, _)| *later > epoch);
+        (epoch <= self.epoch).then(|| later.map_or(self.end, |(_, start)| *start))
     }
 
     /// Reads what is visible from `from` on, at most so many records.
@@ -193,17 +212,19 @@ impl Partition {
         }
         let stable_end = self.stable_end().max(from);
         let mut records = Vec::new();
+        let mut epoch = None;
         for (&offset, versions) in self.versions.range(from..stable_end) {
             let Some(version) = versions.iter().find(|version| version.is_visible()) else {
                 continue;
             };
             if records.len() == records_max {
                 let to = records.last().map_or(from, |(last, _)| last + 1);
-                return Fetched::Records { records, to };
+                return Fetched::Records { records, to, epoch };
             }
             records.push((offset, Rc::clone(&version.content)));
+            epoch = Some(version.born);
         }
-        Fetched::Records { records, to: stable_end }
+        Fetched::Records { records, to: stable_end, epoch }
     }
 
     /// Returns the first visible offset stamped at or after `at`.

@@ -26,11 +26,13 @@ use brucke::registry::message::SourceFailure;
 use brucke::registry::message::Task;
 use brucke::registry::message::Through;
 use brucke::registry::message::TopicDescription;
+use brucke::types::ids::LeaderEpoch;
 use brucke::types::ids::Offset;
 use brucke::types::ids::PartitionId;
 use brucke::types::ids::SourceId;
 use brucke::types::ids::TopicId;
 use brucke::types::ids::TopicName;
+use brucke::types::positions::Reached;
 use brucke::types::record::Owner;
 use brucke::types::record::RawRecord;
 
@@ -71,7 +73,13 @@ type Place = (SourceId, PartitionId);
 #[derive(Debug)]
 enum Job {
     Describe(TopicName),
-    ListOffsets { request: u64, topic: TopicName, partitions: usize, lookup: Lookup },
+    ListOffsets {
+        request: u64,
+        topic: TopicName,
+        partitions: usize,
+        lookup: Lookup,
+        epochs: Vec<(PartitionId, LeaderEpoch)>,
+    },
     ReadHistory(Chunk),
 }
 
@@ -203,8 +211,8 @@ impl Room {
                         self.jobs.push((now + delay(rng), Job::Describe(topic)));
                     }
                 }
-                Task::ListOffsets { request, topic, partitions, lookup } => {
-                    let job = Job::ListOffsets { request, topic, partitions, lookup };
+                Task::ListOffsets { request, topic, partitions, lookup, epochs } => {
+                    let job = Job::ListOffsets { request, topic, partitions, lookup, epochs };
                     self.jobs.push((now + delay(rng), job));
                 }
                 Task::ReadHistory { source, topic, partition, from, until } => {
@@ -268,8 +276,8 @@ impl Room {
                 let described = described.map_err(|refusal| failure(&topic, refusal));
                 Answer::Described(topic, described)
             }
-            Job::ListOffsets { request, topic, partitions, lookup } => {
-                let bounds = list_offsets(kafka, &topic, partitions, lookup, now);
+            Job::ListOffsets { request, topic, partitions, lookup, epochs } => {
+                let bounds = list_offsets(kafka, &topic, partitions, lookup, &epochs, now);
                 Answer::Offsets(request, bounds.map_err(|refusal| failure(&topic, refusal)))
             }
             Job::ReadHistory(chunk) => {
@@ -294,7 +302,7 @@ impl Room {
         let fetched = fetch(kafka, &chunk.topic, &chunk.partition, from, records_max, now);
         let (records, to) = match fetched.map_err(failed)? {
             Fetched::OutOfRange => return Err(ReadError::OutOfRange(chunk.from.offset)),
-            Fetched::Records { records, to } => (records, to),
+            Fetched::Records { records, to, .. } => (records, to),
         };
         let until = chunk.until.as_u64();
         let mut batch = BatchBuilder::new(chunk.from.offset);
@@ -344,7 +352,7 @@ impl Room {
         let from = reader.at.offset.as_u64();
         let records_max = rng.usize(1..=self.batch_records_max);
         let fetched = fetch(kafka, &reader.topic, &reader.partition, from, records_max, now);
-        let (records, to) = match fetched {
+        let (records, to, epoch) = match fetched {
             // An outage is mostly silence.
             Err(_) if rng.u8(0..8) > 0 => return,
             Err(refusal) => return self.stop(place, failed(refusal), now, rng),
@@ -352,7 +360,7 @@ impl Room {
                 let error = ReadError::OutOfRange(reader.at.offset);
                 return self.stop(place, error, now, rng);
             }
-            Ok(Fetched::Records { records, to }) => (records, to),
+            Ok(Fetched::Records { records, to, epoch }) => (records, to, epoch),
         };
         let mut batch = BatchBuilder::new(reader.at.offset);
         for (at, content) in &records {
@@ -363,7 +371,11 @@ impl Room {
             return;
         }
         let (generation, end) = (reader.at.generation, batch.to());
-        match reader.partition.append(generation, batch.finish()) {
+        let reached = records.last().zip(epoch).map(|((last, _), epoch)| Reached {
+            epoch: leader_epoch(epoch),
+            to: offset(last + 1),
+        });
+        match reader.partition.append(generation, batch.finish().under(reached)) {
             Added::Stored => {
                 self.directory.wake(place.0, place.1);
                 self.readers.get_mut(&place).expect("it is there").at.offset = end;
@@ -429,6 +441,7 @@ fn list_offsets(
     topic: &TopicName,
     partitions: usize,
     lookup: Lookup,
+    epochs: &[(PartitionId, LeaderEpoch)],
     now: Instant,
 ) -> Result<Located, Refusal> {
     let (_, log) = kafka.find(topic, now)?;
@@ -443,9 +456,17 @@ fn list_offsets(
             Lookup::Timestamp(at) => found.offset_at(at),
         };
         let (start, end, at_timestamp) = (offset(found.start), offset(end), offset(at));
-        Ok(Some(Bounds { start, end, at_timestamp }))
+        let epoch = Some(leader_epoch(found.epoch));
+        let asked = epochs.iter().filter(|(partition, _)| partition.index() == index);
+        let end_of = |epoch: LeaderEpoch| found.end_of_epoch(epoch.as_u32()).map(offset);
+        let epoch_ends = asked.map(|(_, epoch)| (*epoch, end_of(*epoch))).collect();
+        Ok(Some(Bounds { start, end, at_timestamp, epoch, epoch_ends }))
     };
     (0..partitions).map(bounds).collect()
+}
+
+fn leader_epoch(raw: u32) -> LeaderEpoch {
+    LeaderEpoch::from_client(raw.into()).expect("a simulated epoch is small")
 }
 
 /// Says a task in few words.

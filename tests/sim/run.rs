@@ -195,6 +195,10 @@ impl World {
             say(|| format!("{name} {index} has no leader"));
             partition.leaderless_until = Some(until);
         }
+        if partition.has_leader() && rng.u8(0..40) == 0 {
+            say(|| format!("{name} {index} has another leader"));
+            partition.change_leader();
+        }
         if profile.retention && rng.u8(0..15) == 0 {
             partition.delete_before(rng.u64(0..=partition.end));
             say(|| format!("{name} {index} begins at {}", partition.start));

@@ -218,7 +218,7 @@ impl Script {
                     }
                     Output::Command(Command::Resolve { ticket, .. }) => {
                         let (start, end) = (self.log.start(), self.log.end().offset);
-                        let bounds = Bounds { start, end, at_timestamp: end };
+                        let bounds = Bounds { start, end, at_timestamp: end, ..Bounds::default() };
                         Event::Resolved { ticket, result: Ok(vec![Some(bounds)]) }
                     }
                     _ => continue,

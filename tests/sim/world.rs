@@ -365,7 +365,9 @@ impl World {
         let subs = || clients.iter().flat_map(|client| &client.subs);
         for (topic_id, log) in &mut kafka.logs {
             for (index, partition) in log.partitions.iter_mut().enumerate() {
-                partition.leaderless_until.take_if(|until| *until <= now.instant);
+                if partition.leaderless_until.take_if(|until| *until <= now.instant).is_some() {
+                    partition.change_leader();
+                }
                 if !partition.is_frozen() {
                     continue;
                 }

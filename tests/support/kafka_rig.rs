@@ -23,7 +23,9 @@ use brucke::registry::message::SourceFailure;
 use brucke::registry::message::Ticket;
 use brucke::tenancy::channel::SourceKey;
 use brucke::tenancy::rule::TenancyRule;
+use brucke::types::ids::LeaderEpoch;
 use brucke::types::ids::Offset;
+use brucke::types::ids::PartitionId;
 use brucke::types::ids::ShardId;
 use brucke::types::ids::SourceId;
 use brucke::types::ids::TenantId;
@@ -111,8 +113,18 @@ impl KafkaRig {
 
     /// Looks up offsets of a source that is followed.
     pub fn resolve(&mut self, source: SourceId, lookup: Lookup) -> Vec<Bounds> {
-        let ticket = Ticket(7);
-        self.command(Command::Resolve { shard: SHARD, ticket, source, lookup, claim: None });
+        self.resolve_with(source, lookup, Vec::new())
+    }
+
+    /// The same, and where the logs of these leaders end.
+    pub fn resolve_with(
+        &mut self,
+        source: SourceId,
+        lookup: Lookup,
+        epochs: Vec<(PartitionId, LeaderEpoch)>,
+    ) -> Vec<Bounds> {
+        let (shard, ticket, claim) = (SHARD, Ticket(7), None);
+        self.command(Command::Resolve { shard, ticket, source, lookup, claim, epochs });
         self.wait_for("offsets", |event| match event {
             Event::Resolved { result, .. } => Some(result.clone()),
             _ => None,

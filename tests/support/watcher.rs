@@ -148,8 +148,10 @@ impl<S: Read + Write> Watcher<S> {
             panic!("no welcome");
         };
         match watcher.hear() {
-            ServerMessage::Frame(ServerFrame::Subscribed { sub, topic_id, positions, .. }) => {
-                let joined = watcher.checker.handle_subscribed(topic_id, &positions);
+            ServerMessage::Frame(ServerFrame::Subscribed {
+                sub, topic_id, positions, epochs, ..
+            }) => {
+                let joined = watcher.checker.handle_subscribed(topic_id, &positions, &epochs);
                 joined.expect("the start is not above the position");
                 (watcher.sub, watcher.starts) = (sub, positions);
                 Ok(watcher)
@@ -225,7 +227,9 @@ impl<S: Read + Write> Watcher<S> {
                 assert_eq!(records.sub, self.sub);
                 let offsets = records.records.iter().map(|record| record.offset);
                 let (partition, from, to) = (records.partition, records.from, records.to);
-                self.checker.handle_records(partition, from, to, offsets).map(|repeats| {
+                let checked =
+                    self.checker.handle_records(partition, from, to, records.epoch, offsets);
+                checked.map(|repeats| {
                     let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
                     let new = records.records.into_iter().skip(repeats);
                     self.told.extend(new.map(|record| Heard::Record {
@@ -236,9 +240,9 @@ impl<S: Read + Write> Watcher<S> {
                     }));
                 })
             }
-            ServerMessage::Frame(ServerFrame::Progress { sub, to }) => {
+            ServerMessage::Frame(ServerFrame::Progress { sub, to, epochs }) => {
                 assert_eq!(sub, self.sub);
-                self.checker.handle_progress(&to)
+                self.checker.handle_progress(&to, &epochs)
             }
             ServerMessage::Frame(ServerFrame::Gap(gap)) => {
                 assert_eq!(gap.sub, self.sub);

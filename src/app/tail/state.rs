@@ -12,10 +12,13 @@ use anyhow::ensure;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::TopicId;
+use crate::types::positions::Epochs;
 use crate::types::positions::Place;
+use crate::types::positions::Reached;
 
 /// What a state file speaks of; another subscription must not go on from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +46,8 @@ struct Content {
     subject: Subject,
     topic_id: String,
     positions: BTreeMap<u32, u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    epochs: BTreeMap<u32, (u32, u64)>,
 }
 
 impl StateFile {
@@ -81,6 +86,11 @@ impl StateFile {
             subject: self.subject.clone(),
             topic_id: place.topic_id.to_string(),
             positions: positions.map(|(p, o)| (p.as_u32(), o.as_u64())).collect(),
+            epochs: place
+                .epochs
+                .iter()
+                .map(|(p, Reached { epoch, to })| (p.as_u32(), (epoch.as_u32(), to.as_u64())))
+                .collect(),
         };
         let text = serde_json::to_vec_pretty(&content).context("can't write the state")?;
         let mut fresh = self.path.clone().into_os_string();
@@ -111,7 +121,19 @@ fn parse(text: &[u8], subject: &Subject) -> anyhow::Result<Place> {
         };
         positions.insert(partition, offset);
     }
-    Ok(Place { topic_id, positions })
+    let mut epochs = Epochs::new();
+    for (partition, (epoch, to)) in content.epochs {
+        let known = (
+            PartitionId::from_client(partition),
+            LeaderEpoch::from_client(epoch.into()),
+            Offset::from_client(to),
+        );
+        let (Some(partition), Some(epoch), Some(to)) = known else {
+            bail!("has an impossible leader epoch {partition}:{epoch}:{to}");
+        };
+        epochs.insert(partition, Reached { epoch, to });
+    }
+    Ok(Place { topic_id, positions, epochs })
 }
 
 #[cfg(test)]
@@ -125,7 +147,10 @@ mod tests {
     fn place(offset: u64) -> Place {
         let offset = Offset::from_client(offset).expect("small");
         let positions = [(PartitionId::from_index(2), offset)].into_iter().collect();
-        Place { topic_id: TopicId::from_kafka(1, 2), positions }
+        let epoch = LeaderEpoch::from_kafka(7).expect("not negative");
+        let reached = Reached { epoch, to: offset };
+        let epochs = [(PartitionId::from_index(2), reached)].into_iter().collect();
+        Place { topic_id: TopicId::from_kafka(1, 2), positions, epochs }
     }
 
     #[test]

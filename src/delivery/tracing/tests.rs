@@ -160,7 +160,7 @@ impl Rig {
             _ => None,
         });
         let end = self.partition.end().offset;
-        let bounds = Bounds { start: Offset::ZERO, end, at_timestamp: end };
+        let bounds = Bounds { end, at_timestamp: end, ..Bounds::default() };
         let (ticket, result) = (ticket.expect("it asks where to start"), Ok(vec![Some(bounds)]));
         self.shard.handle_event(Event::Resolved { ticket, result }, moment());
         self.work();

@@ -17,6 +17,7 @@ use rdkafka_sys as native;
 use smallvec::SmallVec;
 
 use crate::kafka::client::Client;
+use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::Timestamp;
@@ -50,6 +51,8 @@ pub(in crate::kafka) enum Item<'a> {
     /// The log was cut off at this offset and has grown beyond it since: what it
     /// has there now are other records (KIP-320).
     Truncated(Offset),
+    /// The log never had the leader epoch that it was to be held against.
+    UnknownEpoch,
     /// The client gave up on the partition for now.
     Failed(String),
 }
@@ -169,7 +172,11 @@ impl Fetched {
             PARTITION_EOF => Item::End(Offset::from_kafka(message.offset).unwrap_or(Offset::ZERO)),
             AUTO_OFFSET_RESET => {
                 let text = error_text(message, code);
-                diverged_at(&text).map_or(Item::OutOfRange, Item::Truncated)
+                match diverged_at(&text) {
+                    Some(end) => Item::Truncated(end),
+                    None if text.starts_with(NO_EPOCH) => Item::UnknownEpoch,
+                    None => Item::OutOfRange,
+                }
             }
             _ => Item::Failed(error_text(message, code)),
         })
@@ -218,6 +225,9 @@ fn diverged_at(text: &str) -> Option<Offset> {
     Offset::from_kafka(digits.parse().ok()?)
 }
 
+/// What librdkafka says where a broker knows of no epoch that was asked for.
+const NO_EPOCH: &str = "No epoch found less or equal to";
+
 fn destroy(message: NonNull<native::rd_kafka_message_t>) {
     // SAFETY: the caller just removed the message from what it owns.
     unsafe { native::rd_kafka_message_destroy(message.as_ptr()) };
@@ -253,6 +263,12 @@ impl MessageRef<'_> {
     /// Returns the record's offset.
     pub(in crate::kafka) fn offset(&self) -> Offset {
         Offset::from_kafka(self.0.offset).expect("a record has an offset")
+    }
+
+    /// Returns the epoch of the leader that took the record.
+    pub(in crate::kafka) fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        // SAFETY: the message is alive and a consumer's.
+        LeaderEpoch::from_kafka(unsafe { native::rd_kafka_message_leader_epoch(self.0) })
     }
 
     /// Calls `use_record` with the record, which lives in librdkafka's memory.
@@ -338,6 +354,11 @@ mod tests {
                     offset is 101 (offset leader epoch 3). Reset to INVALID.: Local: Partition log \
                     truncation detected (broker 2)";
         assert_eq!(diverged_at(text), Offset::from_kafka(101));
+        let text = "No epoch found less or equal to offset 130 (leader epoch 9): broker end offset \
+                    is -1 (offset leader epoch -1). Reset using configured policy.: Local: \
+                    Partition log truncation detected (broker 2)";
+        assert_eq!(diverged_at(text), None);
+        assert!(text.starts_with(NO_EPOCH));
         let text = "fetch failed due to requested offset not available on the broker: Broker: \
                     Offset out of range (broker 1)";
         assert_eq!(diverged_at(text), None);

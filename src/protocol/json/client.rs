@@ -22,6 +22,7 @@ use crate::protocol::json::tree::Node;
 use crate::protocol::json::tree::printable;
 use crate::types::filter::KeyFilter;
 use crate::types::ids::RequestId;
+use crate::types::positions::Epochs;
 use crate::types::positions::Place;
 use crate::types::positions::Positions;
 
@@ -175,11 +176,13 @@ fn read_from(node: Node) -> Result<StartAt, DecodeError> {
         (None, None, Some(node)) => {
             let positions = read_positions(node)?;
             let topic_id = argument::topic_id(&fields.text("topic_id")?)?;
-            StartAt::Place(Place { topic_id, positions })
+            let epochs = read_epochs(&mut fields)?;
+            argument::check_epochs(&positions, &epochs)?;
+            StartAt::Place(Place { topic_id, positions, epochs })
         }
         _ => return Err(DecodeError::bad_frame(format!("`from` must be {WANTED}"))),
     };
-    fields.finish("timestamp, ago, positions, topic_id")?;
+    fields.finish("timestamp, ago, positions, topic_id, epochs")?;
     Ok(start)
 }
 
@@ -198,6 +201,17 @@ pub(crate) fn read_positions(node: Node) -> Result<Positions, DecodeError> {
         argument::add_position(&mut positions, partition_number(&name), offset)?;
     }
     Ok(positions)
+}
+
+/// Reads `epochs`, which may be absent.
+pub(crate) fn read_epochs(fields: &mut Fields) -> Result<Epochs, DecodeError> {
+    let mut epochs = Epochs::new();
+    let Some(node) = fields.take("epochs") else { return Ok(epochs) };
+    for (name, epoch) in node.into_entries("epochs")? {
+        let (epoch, to) = epoch.into_whole_pair("epochs")?;
+        argument::add_epoch(&mut epochs, partition_number(&name), epoch, to)?;
+    }
+    Ok(epochs)
 }
 
 /// Reads a partition's number in its one decimal form, without leading zeros.
@@ -298,6 +312,7 @@ fn write_from(out: &mut Vec<u8>, from: &StartAt) {
         StartAt::Place(place) => {
             let mut object = ObjectWriter::open(out);
             object.positions("positions", &place.positions);
+            object.epochs(&place.epochs);
             object.text("topic_id", &place.topic_id.to_string());
             object.close();
         }

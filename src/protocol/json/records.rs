@@ -4,11 +4,13 @@ use smallvec::SmallVec;
 
 use crate::protocol::json::text::ObjectWriter;
 use crate::protocol::json::text::write_base64;
+use crate::protocol::json::text::write_epoch;
 use crate::protocol::json::text::write_number;
 use crate::protocol::json::text::write_string;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SubId;
+use crate::types::positions::Reached;
 use crate::types::record::Headers;
 use crate::types::record::Record;
 use crate::types::record::Value;
@@ -54,9 +56,13 @@ pub(crate) fn push(out: &mut Vec<u8>, record: &Record<'_>) {
 }
 
 /// Writes all that stands after the last record.
-pub(crate) fn finish(out: &mut Vec<u8>, to: Offset) {
+pub(crate) fn finish(out: &mut Vec<u8>, to: Offset, epoch: Option<Reached>) {
     out.extend_from_slice(b"],\"to\":");
     write_number(out, to.as_u64());
+    if let Some(epoch) = epoch {
+        out.extend_from_slice(b",\"epoch\":");
+        write_epoch(out, epoch);
+    }
     out.push(b'}');
 }
 

@@ -16,6 +16,7 @@ use crate::protocol::frame::ErrorFrame;
 use crate::protocol::frame::Gap;
 use crate::protocol::frame::GapReason;
 use crate::protocol::frame::ServerFrame;
+use crate::protocol::json::client::read_epochs;
 use crate::protocol::json::client::read_positions;
 use crate::protocol::json::text::ObjectWriter;
 use crate::protocol::json::text::read_base64;
@@ -47,16 +48,18 @@ pub(crate) fn write(out: &mut Vec<u8>, frame: &ServerFrame) {
         }
         ServerFrame::Renewed { expires_at } => write_expiry(&mut object, *expires_at),
         ServerFrame::Expiring { expires_at } => write_expiry(&mut object, Some(*expires_at)),
-        ServerFrame::Subscribed { id, sub, channel, topic_id, positions } => {
+        ServerFrame::Subscribed { id, sub, channel, topic_id, positions, epochs } => {
             object.number("id", id.raw());
             object.number("sub", sub.raw());
             object.text("channel", channel.as_str());
             object.text("topic_id", &topic_id.to_string());
             object.positions("positions", positions);
+            object.epochs(epochs);
         }
-        ServerFrame::Progress { sub, to } => {
+        ServerFrame::Progress { sub, to, epochs } => {
             object.number("sub", sub.raw());
             object.positions("to", to);
+            object.epochs(epochs);
         }
         ServerFrame::Gap(gap) => {
             object.number("sub", gap.sub.raw());
@@ -168,10 +171,12 @@ fn read_frame(kind: &str, fields: &mut Fields) -> Result<ServerFrame, DecodeErro
             channel: ChannelName::new(fields.text("channel")?),
             topic_id: argument::topic_id(&fields.text("topic_id")?)?,
             positions: read_positions(fields.require("positions")?)?,
+            epochs: read_epochs(fields)?,
         },
         "progress" => ServerFrame::Progress {
             sub: read_sub(fields)?,
             to: read_positions(fields.require("to")?)?,
+            epochs: read_epochs(fields)?,
         },
         "gap" => ServerFrame::Gap(read_gap(fields)?),
         "live" => ServerFrame::Live { sub: read_sub(fields)? },
@@ -270,6 +275,7 @@ struct RecordsText<'a> {
     #[serde(borrow)]
     records: Vec<RecordText<'a>>,
     to: u64,
+    epoch: Option<[u64; 2]>,
 }
 
 #[derive(Deserialize)]
@@ -299,6 +305,7 @@ impl RecordsText<'_> {
             partition: read_partition(self.partition)?,
             from: read_offset(self.from)?,
             to: read_offset(self.to)?,
+            epoch: self.epoch.map(|[epoch, to]| argument::reached(epoch, to)).transpose()?,
             records: self.records.into_iter().map(RecordText::read).collect::<Result<_, _>>()?,
         })
     }

@@ -3,7 +3,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::types::positions::Epochs;
 use crate::types::positions::Positions;
+use crate::types::positions::Reached;
 
 /// Writes `"name":` and the like; the caller writes the value after it.
 pub(crate) struct ObjectWriter<'a> {
@@ -54,6 +56,19 @@ impl<'a> ObjectWriter<'a> {
         object.close();
     }
 
+    /// Writes how far logs are known to have reached, where any is.
+    pub(crate) fn epochs(&mut self, epochs: &Epochs) {
+        if epochs.is_empty() {
+            return;
+        }
+        let mut object = ObjectWriter::open(self.field("epochs"));
+        let mut digits = itoa::Buffer::new();
+        for (partition, epoch) in epochs {
+            write_epoch(object.field(digits.format(partition.as_u32())), *epoch);
+        }
+        object.close();
+    }
+
     /// Closes the object.
     pub(crate) fn close(self) {
         if self.separator == b'{' {
@@ -66,6 +81,15 @@ impl<'a> ObjectWriter<'a> {
 /// Writes a number.
 pub(crate) fn write_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Writes how far a log had reached: leader epoch and offset.
+pub(crate) fn write_epoch(out: &mut Vec<u8>, Reached { epoch, to }: Reached) {
+    out.push(b'[');
+    write_number(out, epoch.as_u32());
+    out.push(b',');
+    write_number(out, to.as_u64());
+    out.push(b']');
 }
 
 /// Writes a string with its quotes.

@@ -68,6 +68,17 @@ impl Node {
         }
     }
 
+    pub(crate) fn into_whole_pair(self, name: &str) -> Result<(u64, u64), DecodeError> {
+        let wanted = "an array of two numbers: leader epoch and offset";
+        match self {
+            Self::List(nodes) => match <[Node; 2]>::try_from(nodes) {
+                Ok([first, second]) => Ok((first.into_whole(name)?, second.into_whole(name)?)),
+                Err(nodes) => Err(Self::List(nodes).is_not(name, wanted)),
+            },
+            other => Err(other.is_not(name, wanted)),
+        }
+    }
+
     pub(crate) fn into_entries(self, name: &str) -> Result<Vec<(String, Node)>, DecodeError> {
         match self {
             Self::Object(entries) => Ok(entries),

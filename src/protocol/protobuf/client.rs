@@ -18,11 +18,16 @@ use crate::protocol::protobuf::wire::subscribe::Filter;
 use crate::protocol::protobuf::wire::subscribe::From;
 use crate::types::filter::KeyFilter;
 use crate::types::ids::RequestId;
+use crate::types::positions::Epochs;
 use crate::types::positions::Place;
 use crate::types::positions::Positions;
+use crate::types::positions::Reached;
 
 /// Positions as `wire` has them.
 pub(crate) type WirePositions = std::collections::BTreeMap<u32, u64>;
+
+/// Leader epochs as protobuf has them.
+pub(crate) type WireEpochs = std::collections::BTreeMap<u32, wire::Epoch>;
 
 /// Reads a frame; see [`crate::protocol::protobuf::decode`].
 pub(crate) fn read(bytes: &[u8]) -> Result<ClientFrame, DecodeError> {
@@ -102,10 +107,13 @@ fn read_from(from: From) -> Result<StartAt, DecodeError> {
         From::Earliest(wire::Earliest {}) => StartAt::Earliest,
         From::TimestampMs(millis) => StartAt::Timestamp(argument::timestamp(millis)?),
         From::AgoMs(millis) => StartAt::Ago(argument::ago(Duration::from_millis(millis))?),
-        From::Place(wire::Place { topic_id, positions }) => StartAt::Place(Place {
-            topic_id: argument::topic_id(&topic_id)?,
-            positions: read_positions(positions)?,
-        }),
+        From::Place(wire::Place { topic_id, positions, epochs }) => {
+            let positions = read_positions(positions)?;
+            let topic_id = argument::topic_id(&topic_id)?;
+            let epochs = read_epochs(epochs)?;
+            argument::check_epochs(&positions, &epochs)?;
+            StartAt::Place(Place { topic_id, positions, epochs })
+        }
     })
 }
 
@@ -152,6 +160,7 @@ fn write_subscribe(subscribe: &Subscribe) -> wire::Subscribe {
             StartAt::Place(place) => From::Place(wire::Place {
                 topic_id: place.topic_id.to_string(),
                 positions: write_positions(&place.positions),
+                epochs: write_epochs(&place.epochs),
             }),
         }),
         on_gap: match subscribe.on_gap {
@@ -164,4 +173,20 @@ fn write_subscribe(subscribe: &Subscribe) -> wire::Subscribe {
 
 pub(crate) fn write_positions(positions: &Positions) -> WirePositions {
     positions.iter().map(|(partition, offset)| (partition.as_u32(), offset.as_u64())).collect()
+}
+
+pub(crate) fn read_epochs(wire: WireEpochs) -> Result<Epochs, DecodeError> {
+    let mut epochs = Epochs::new();
+    for (partition, epoch) in wire {
+        argument::add_epoch(&mut epochs, Some(partition), epoch.epoch.into(), epoch.to)?;
+    }
+    Ok(epochs)
+}
+
+pub(crate) fn write_epochs(epochs: &Epochs) -> WireEpochs {
+    let to_wire = |Reached { epoch, to }: Reached| wire::Epoch {
+        epoch: epoch.as_u32(),
+        to: to.as_u64(),
+    };
+    epochs.iter().map(|(partition, reached)| (partition.as_u32(), to_wire(*reached))).collect()
 }

@@ -8,6 +8,7 @@ use crate::protocol::websocket::write::HEADER_BYTES_MAX;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SubId;
+use crate::types::positions::Reached;
 use crate::types::record::Headers;
 use crate::types::record::Record;
 
@@ -65,8 +66,16 @@ pub(crate) fn push(out: &mut Vec<u8>, record: &Record<'_>) {
 
 /// Writes all that stands after the last record, and the key and length of the
 /// whole in the room before it. Returns where the payload starts.
-pub(crate) fn finish(out: &mut Vec<u8>, to: Offset) -> usize {
+pub(crate) fn finish(out: &mut Vec<u8>, to: Offset, epoch: Option<Reached>) -> usize {
     write_number(out, 4, to.as_u64());
+    if let Some(Reached { epoch, to }) = epoch {
+        let (epoch, to) = (u64::from(epoch.as_u32()), to.as_u64());
+        out.push(bytes_key(6));
+        let len = 2 + encoded_len_varint(epoch) + encoded_len_varint(to);
+        encode_varint(len as u64, out);
+        write_number(out, 1, epoch);
+        write_number(out, 2, to);
+    }
     let len = (out.len() - ROOM_BYTES) as u64;
     let start = ROOM_BYTES - encoded_len_varint(len) - 1;
     out[start] = bytes_key(1);

@@ -16,7 +16,9 @@ use crate::protocol::frame::ServerFrame;
 use crate::protocol::message::OwnedRecord;
 use crate::protocol::message::Records;
 use crate::protocol::message::ServerMessage;
+use crate::protocol::protobuf::client::read_epochs;
 use crate::protocol::protobuf::client::read_positions;
+use crate::protocol::protobuf::client::write_epochs;
 use crate::protocol::protobuf::client::write_positions;
 use crate::protocol::protobuf::wire;
 use crate::protocol::protobuf::wire::server_message::Frame;
@@ -49,18 +51,21 @@ fn to_wire(frame: &ServerFrame) -> Frame {
         ServerFrame::Expiring { expires_at } => {
             Frame::Expiring(wire::Expiring { expires_at_ms: expires_at.as_millis() })
         }
-        ServerFrame::Subscribed { id, sub, channel, topic_id, positions } => {
+        ServerFrame::Subscribed { id, sub, channel, topic_id, positions, epochs } => {
             Frame::Subscribed(wire::Subscribed {
                 id: id.raw(),
                 sub: sub.raw(),
                 channel: channel.as_str().to_owned(),
                 topic_id: topic_id.to_string(),
                 positions: write_positions(positions),
+                epochs: write_epochs(epochs),
             })
         }
-        ServerFrame::Progress { sub, to } => {
-            Frame::Progress(wire::Progress { sub: sub.raw(), to: write_positions(to) })
-        }
+        ServerFrame::Progress { sub, to, epochs } => Frame::Progress(wire::Progress {
+            sub: sub.raw(),
+            to: write_positions(to),
+            epochs: write_epochs(epochs),
+        }),
         ServerFrame::Gap(gap) => Frame::Gap(gap_to_wire(gap)),
         ServerFrame::Live { sub } => Frame::Live(wire::Live { sub: sub.raw() }),
         ServerFrame::Unsubscribed { id, sub } => {
@@ -141,10 +146,12 @@ fn from_wire(frame: Frame) -> Result<ServerFrame, DecodeError> {
             channel: ChannelName::new(subscribed.channel),
             topic_id: argument::topic_id(&subscribed.topic_id)?,
             positions: read_positions(subscribed.positions)?,
+            epochs: read_epochs(subscribed.epochs)?,
         },
         Frame::Progress(progress) => ServerFrame::Progress {
             sub: argument::sub(progress.sub)?,
             to: read_positions(progress.to)?,
+            epochs: read_epochs(progress.epochs)?,
         },
         Frame::Gap(gap) => ServerFrame::Gap(from_wire_gap(gap)?),
         Frame::Live(live) => ServerFrame::Live { sub: argument::sub(live.sub)? },
@@ -200,6 +207,7 @@ fn from_wire_records(records: wire::Records) -> Result<Records, DecodeError> {
         partition: partition(records.partition)?,
         from: offset(records.from)?,
         to: offset(records.to)?,
+        epoch: records.epoch.map(|e| argument::reached(e.epoch.into(), e.to)).transpose()?,
         records: records.records.into_iter().map(from_wire_record).collect::<Result<_, _>>()?,
     })
 }

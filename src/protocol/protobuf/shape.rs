@@ -88,11 +88,11 @@ mod tests {
         check(&[0x32, 0], None, "unknown field 6 in ClientMessage");
         // ping { 1: 1 }
         check(&[0x2a, 2, 0x08, 1], None, "unknown field 1 in Ping");
-        // subscribe { id: 7, channel: "c", place { 3: "" } }
+        // subscribe { id: 7, channel: "c", place { 4: "" } }
         check(
-            &[0x12, 9, 8, 7, 0x12, 1, b'c', 0x4a, 2, 0x1a, 0],
+            &[0x12, 9, 8, 7, 0x12, 1, b'c', 0x4a, 2, 0x22, 0],
             Some(7),
-            "unknown field 3 in Place",
+            "unknown field 4 in Place",
         );
         // subscribe { id: 7, channel: "c", place { positions { 1: 0, 3: 0 } } }
         let entry = [0x12, 13, 8, 7, 0x12, 1, b'c', 0x4a, 6, 0x12, 4, 8, 0, 0x18, 0];
