@@ -9,16 +9,18 @@ export class ServerFault extends Error {}
 export class Positions {
   #topicId = null;
   #next = new Map(); // partition -> the next offset wanted
+  #epochs = new Map(); // partition -> what the server last said of its log; sent back as it came
 
   /** Begins at a `place` that was kept, or with the first `subscribed`. */
   constructor(place = null) {
-    if (place) this.#begin(place.topic_id, place.positions);
+    if (place) this.#begin(place.topic_id, place.positions, place.epochs);
   }
 
   /** Where to go on, as plain data to keep; `null` before the first `subscribed`. */
   get place() {
     if (this.#topicId === null) return null;
-    return { topic_id: this.#topicId, positions: Object.fromEntries(this.#next) };
+    const [positions, epochs] = [this.#next, this.#epochs].map((map) => Object.fromEntries(map));
+    return { topic_id: this.#topicId, positions, epochs };
   }
 
   /** The next offset wanted; a partition that was never heard of is at its beginning. */
@@ -26,8 +28,8 @@ export class Positions {
     return this.#next.get(Number(partition)) ?? 0;
   }
 
-  handleSubscribed({ topic_id, positions }) {
-    if (this.#topicId === null) return this.#begin(topic_id, positions);
+  handleSubscribed({ topic_id, positions, epochs }) {
+    if (this.#topicId === null) return this.#begin(topic_id, positions, epochs);
     if (topic_id !== this.#topicId) {
       throw new ServerFault(`topic ${this.#topicId} became ${topic_id}, and no gap said so`);
     }
@@ -38,7 +40,7 @@ export class Positions {
   }
 
   /** Takes a `records` frame; returns the records that are new to the application. */
-  handleRecords({ partition, from, to, records }) {
+  handleRecords({ partition, from, to, records, epoch }) {
     this.#check(partition, from);
     let least = from;
     for (const { offset } of records) {
@@ -50,24 +52,29 @@ export class Positions {
     }
     const position = this.of(partition);
     this.#advance(partition, to);
+    if (epoch) this.#epochs.set(Number(partition), epoch);
     return records.filter((record) => record.offset >= position);
   }
 
-  handleProgress({ to }) {
+  handleProgress({ to, epochs = {} }) {
     for (const [partition, next] of Object.entries(to)) this.#advance(partition, next);
+    for (const [partition, epoch] of Object.entries(epochs)) this.#epochs.set(Number(partition), epoch);
   }
 
   handleGap({ partition, from, to, reason, topic_id }) {
     if (reason !== "topic_recreated") this.#check(partition, from);
     // All positions spoke of a topic that is no more.
     else if (topic_id !== this.#topicId) this.#begin(topic_id, {});
+    this.#epochs.delete(Number(partition)); // it spoke of what is gone
     if (reason === "retention" || reason === "skipped") this.#advance(partition, to);
     else this.#next.set(Number(partition), to);
   }
 
-  #begin(topicId, positions) {
+  #begin(topicId, positions, epochs = {}) {
+    const numbered = (named) => new Map(Object.entries(named).map(([name, of]) => [Number(name), of]));
     this.#topicId = topicId;
-    this.#next = new Map(Object.entries(positions).map(([name, next]) => [Number(name), next]));
+    this.#next = numbered(positions);
+    this.#epochs = numbered(epochs);
   }
 
   #check(partition, from) {

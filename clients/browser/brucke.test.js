@@ -32,7 +32,7 @@ function feed(positions, frame) {
 function checkGood(history, end, topic_id = OLD) {
   const positions = new Positions();
   for (const frame of history) feed(positions, frame);
-  assert.deepEqual(positions.place, { topic_id, positions: end }, JSON.stringify(history));
+  assert.deepEqual(positions.place, { topic_id, positions: end, epochs: {} }, JSON.stringify(history));
 }
 
 /** Feeds a history whose last frame, and no other, is wrong. */
@@ -93,11 +93,29 @@ test("a gap covers what is gone", () => {
 });
 
 test("a place that was kept is gone on from", () => {
-  const place = { topic_id: OLD, positions: { 0: 57, 1: 998 } };
+  const place = { topic_id: OLD, positions: { 0: 57, 1: 998 }, epochs: { 0: [5, 57] } };
   const positions = new Positions(JSON.parse(JSON.stringify(place)));
   assert.deepEqual(positions.place, place);
   positions.handleSubscribed(subscribed({ 0: 57, 1: 998, 2: 0 }));
   assert.deepEqual(positions.place.positions, { 0: 57, 1: 998, 2: 0 });
+});
+
+test("the newest that is known of a log is kept beside its position, until a gap", () => {
+  const positions = new Positions();
+  const known = () => positions.place.epochs;
+  positions.handleSubscribed({ ...subscribed({ 0: 5, 1: 2 }), epochs: { 0: [1, 5], 1: [3, 2] } });
+  assert.deepEqual(known(), { 0: [1, 5], 1: [3, 2] });
+  positions.handleRecords({ ...records(5, 9, [7]), epoch: [2, 8] });
+  positions.handleRecords(records(9, 10, [9]));
+  assert.deepEqual(known(), { 0: [2, 8], 1: [3, 2] });
+  positions.handleProgress({ ...progress({ 0: 12 }), epochs: { 0: [2, 12] } });
+  assert.deepEqual(known(), { 0: [2, 12], 1: [3, 2] });
+  positions.handleGap(gap(12, 10, "truncated"));
+  assert.deepEqual(known(), { 1: [3, 2] });
+  positions.handleGap(gap(10, 0, "topic_recreated", NEW));
+  assert.deepEqual(known(), {});
+  // A place that was kept before there were any.
+  assert.deepEqual(new Positions({ topic_id: OLD, positions: { 0: 1 } }).place.epochs, {});
 });
 
 test("waits are spread under a ceiling that doubles", () => {
@@ -235,7 +253,7 @@ test("a cut is gone on from at the next replica, without a loss or a repeat", as
   const second = await next(socket);
   assert.equal(second.url, "ws://b/v1/ws");
   second.says(welcome);
-  const place = { positions: { 0: 60 }, topic_id: OLD };
+  const place = { positions: { 0: 60 }, epochs: {}, topic_id: OLD };
   assert.deepEqual(second.heard("subscribe")[0].from, place);
   assert.deepEqual(subscription.place, place);
   second.says(begins(1, 9, { 0: 60 }), brings(9, 55, 62, [56, 61]), { type: "live", sub: 9 });
@@ -253,7 +271,7 @@ test("a server that passes offsets over is told of, left, and asked again", asyn
   assert.ok(socket.closed);
   const second = await next(socket);
   second.says(welcome);
-  assert.deepEqual(second.heard("subscribe")[0].from, { positions: { 0: 10 }, topic_id: OLD });
+  assert.deepEqual(second.heard("subscribe")[0].from, { positions: { 0: 10 }, epochs: {}, topic_id: OLD });
 });
 
 test("the table of close codes says whether to come back, and when", async () => {

@@ -390,10 +390,11 @@ impl Shard {
         if let Some(slot) = self.source_slots.get(&id) {
             return *slot;
         }
-        let slot = self.sources.insert(Source::new(id));
+        let ticket = self.ticket();
+        let slot = self.sources.insert(Source::new(id, ticket));
         self.source_slots.insert(id, slot);
         let shard = self.id;
-        self.command(Command::Follow { shard, source: id });
+        self.command(Command::Follow { shard, ticket, source: id });
         slot
     }
 

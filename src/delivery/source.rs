@@ -11,6 +11,7 @@ use crate::log::batch::Batch;
 use crate::log::partition::Cursor;
 use crate::log::partition::Generation;
 use crate::log::partition::SharedPartition;
+use crate::registry::message::Ticket;
 use crate::types::ids::Offset;
 use crate::types::ids::SourceId;
 use crate::types::ids::TenantId;
@@ -21,6 +22,8 @@ use crate::types::positions::Reached;
 #[derive(Debug)]
 pub struct Source {
     pub(in crate::delivery) id: SourceId,
+    /// With which it was asked for.
+    pub(in crate::delivery) ticket: Ticket,
     pub(in crate::delivery) phase: Phase,
     /// The topic that live followers have been told of.
     pub(in crate::delivery) topic_id: TopicId,
@@ -110,9 +113,10 @@ impl Source {
         Standing { partitions: self.partitions.len(), turns: turns.map(u64::from).sum() }
     }
 
-    pub(in crate::delivery) fn new(id: SourceId) -> Self {
+    pub(in crate::delivery) fn new(id: SourceId, ticket: Ticket) -> Self {
         Self {
             id,
+            ticket,
             phase: Phase::Waiting,
             topic_id: TopicId::UNKNOWN,
             partitions: Vec::new(),

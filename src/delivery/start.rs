@@ -56,7 +56,9 @@ impl Shard {
     /// Takes what the intake says.
     pub fn handle_event(&mut self, event: Event, now: Moment) {
         match event {
-            Event::Ready { source, partitions } => self.source_ready(source, partitions, now),
+            Event::Ready { source, ticket, partitions } => {
+                self.source_ready(source, ticket, partitions, now);
+            }
             Event::Failed { source, failure } => self.source_failed(source, &failure),
             Event::PartitionsAdded { source, partitions } => {
                 self.partitions_added(source, &partitions, now);
@@ -91,12 +93,17 @@ impl Shard {
             }
             _ => (None, Vec::new()),
         };
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
+        let ticket = self.ticket();
         let standing = self.sources[source].standing();
         self.tickets.insert(ticket, Question { subscription: reference, standing });
         let (shard, source) = (self.id, self.sources[source].id);
         self.command(Command::Resolve { shard, ticket, source, lookup, claim, epochs });
+    }
+
+    pub(in crate::delivery) fn ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        ticket
     }
 
     /// Gives up starts that took too long.
@@ -120,11 +127,13 @@ impl Shard {
     fn source_ready(
         &mut self,
         source: SourceId,
+        ticket: Ticket,
         partitions: Vec<Arc<SharedPartition>>,
         now: Moment,
     ) {
         let Some(slot) = self.source_slots.get(&source).copied() else { return };
-        if self.sources[slot].phase == Phase::Reading {
+        // What an earlier ticket brings may be read no more.
+        if self.sources[slot].phase == Phase::Reading || self.sources[slot].ticket != ticket {
             return;
         }
         let topic_id = partitions.first().map_or(TopicId::UNKNOWN, |log| log.topic_id());

@@ -94,8 +94,8 @@ impl EpochLookup {
             let (topic, partition) = (topic.as_str(), partition.as_kafka());
             list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(NO_LOG_REACHES))
                 .expect("an offset is not negative");
+            offsets::set_last_epoch(&mut list, *epoch);
         }
-        offsets::set_epochs(&mut list, round.values());
         client.incremental_assign(&list).map_err(|_| ErrorCode::Fail)?;
         // By itself it would look for the leaders of a new topic after up to a second.
         let left = deadline.saturating_duration_since(Instant::now());

@@ -33,6 +33,7 @@ use crate::kafka::follower::Turn;
 use crate::kafka::inbox::AssignmentId;
 use crate::kafka::inbox::Inbox;
 use crate::kafka::inbox::Woken;
+use crate::kafka::native::offsets;
 use crate::kafka::native::queue::PartitionQueue;
 use crate::kafka::status::KafkaStatus;
 use crate::kafka::status::Role;
@@ -253,6 +254,12 @@ impl Reader {
                 rdkafka::Offset::Offset(offset.as_kafka()),
             )
             .expect("an offset is not negative");
+            // A client that hears of the leader for the first time finds out by this
+            // whether what was read so far has been cut off meanwhile.
+            let reached = assignment.partition.reached(assignment.at);
+            if let Some(reached) = reached.filter(|reached| reached.to == offset) {
+                offsets::set_last_epoch(list, reached.epoch);
+            }
             ids.push(id);
             let rules = Rules {
                 tenancy: self.directory.key(assignment.source).rule,

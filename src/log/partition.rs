@@ -518,3 +518,6 @@ fn take<'a>(batches: impl Iterator<Item = &'a Arc<Batch>>, limit: Offset, bytes_
     }
     Read::Batches(taken)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::registry::intake::Intake;
 use crate::registry::message::SourceFailure;
 use crate::registry::message::Task;
+use crate::registry::message::Ticket;
 use crate::registry::source::Phase;
 use crate::registry::source::Purpose;
 use crate::registry::source::Source;
@@ -18,12 +19,12 @@ use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
 
 impl Intake {
-    pub(in crate::registry) fn follow(&mut self, shard: ShardId, id: SourceId) {
+    pub(in crate::registry) fn follow(&mut self, shard: ShardId, ticket: Ticket, id: SourceId) {
         let topic = self.directory.key(id).topic;
         let source = self.sources.entry(id).or_insert_with(|| Source {
             topic: topic.clone(),
             phase: Phase::Describing,
-            followers: BTreeSet::new(),
+            followers: BTreeMap::new(),
             idle_since: None,
             topic_id: TopicId::UNKNOWN,
             partitions: Vec::new(),
@@ -39,9 +40,9 @@ impl Intake {
             doubted: Vec::new(),
             doubted_later: Vec::new(),
         });
-        source.followers.insert(shard);
+        source.followers.insert(shard, ticket);
         source.idle_since = None;
-        self.directory.set_followers(id, source.followers.iter().copied().collect());
+        self.directory.set_followers(id, source.followers.keys().copied().collect());
         match source.phase {
             Phase::Reading => self.announce(id, shard),
             // A new follower is a new reason to try.
@@ -62,7 +63,7 @@ impl Intake {
         if source.followers.is_empty() {
             source.idle_since = Some(now);
         }
-        self.directory.set_followers(id, source.followers.iter().copied().collect());
+        self.directory.set_followers(id, source.followers.keys().copied().collect());
     }
 
     /// Describes these topics from now on though nobody follows them.

@@ -102,7 +102,7 @@ impl Intake {
     /// Takes a wish of a shard's.
     pub fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Follow { shard, source } => self.follow(shard, source),
+            Command::Follow { shard, ticket, source } => self.follow(shard, ticket, source),
             Command::Unfollow { shard, source } => self.unfollow(shard, source, now),
             Command::Demand { source, partition, tenant, offset } => {
                 let reading = self.sources.get(&source).is_some_and(|s| s.phase == Phase::Reading);
@@ -424,7 +424,7 @@ impl Intake {
         self.directory.set_failure(&source.topic, Some(failure.clone()));
         let queued = std::mem::take(&mut source.queued);
         let doubted = [&mut source.doubted, &mut source.doubted_later].map(std::mem::take);
-        for shard in &source.followers {
+        for shard in source.followers.keys() {
             let failure = failure.clone();
             self.directory.mailbox(*shard).post(Event::Failed { source: id, failure });
         }
@@ -444,9 +444,12 @@ mod tests {
     use crate::log::partition::Read;
     use crate::log::partition::SharedPartition;
     use crate::registry::message::Bounds;
+    use crate::registry::message::Claim;
     use crate::registry::message::Through;
+    use crate::registry::message::Ticket;
     use crate::tenancy::channel::SourceKey;
     use crate::tenancy::rule::TenancyRule;
+    use crate::types::ids::LeaderEpoch;
     use crate::types::ids::ShardId;
     use crate::types::ids::TopicId;
 
@@ -481,7 +484,7 @@ mod tests {
             );
             let mut rig = Self { intake, source, partition, now: Instant::now() };
             let shard = ShardId::new(0);
-            rig.intake.handle_command(Command::Follow { shard, source }, rig.now);
+            rig.intake.handle_command(Command::Follow { shard, ticket: Ticket(0), source }, rig.now);
             rig.describe(1);
             rig.offsets(10);
             let Some(Task::Assign { partition, .. }) = rig.intake.poll_task() else {
@@ -626,7 +629,7 @@ mod tests {
         let key = SourceKey { topic: TopicName::new("u"), rule: TenancyRule::Shared };
         let source = rig.intake.directory.source(&key).expect("there is room");
         let shard = ShardId::new(0);
-        rig.intake.handle_command(Command::Follow { shard, source }, rig.now);
+        rig.intake.handle_command(Command::Follow { shard, ticket: Ticket(0), source }, rig.now);
         let described = |rig: &mut Rig| {
             assert!(matches!(rig.next(), Some(Task::Describe { .. })));
             let description = TopicDescription { topic_id: id(2), partitions: 2 };
@@ -691,7 +694,7 @@ mod tests {
         let failure = SourceFailure::UnknownTopic(TopicName::new("t"));
         rig.intake.handle_offsets(request, Err(failure), rig.now);
         let (shard, source) = (ShardId::new(1), rig.source);
-        rig.intake.handle_command(Command::Follow { shard, source }, rig.now);
+        rig.intake.handle_command(Command::Follow { shard, ticket: Ticket(0), source }, rig.now);
         rig.describe(2);
         rig.offsets(4);
         let heard = rig.intake.directory.mailbox(shard).take();
@@ -746,5 +749,77 @@ mod tests {
             look(&mut rig, 1_000);
             assert!(!is_read_through_another(&mut rig));
         }
+    }
+
+    /// Asks where a leader's log ends, as a client at this place of it does.
+    fn ask_epoch(rig: &mut Rig, ticket: u64, epoch: i32) {
+        let claim = Some(Claim { topic_id: id(1), partitions: 1 });
+        let epoch = LeaderEpoch::from_kafka(epoch).expect("not negative");
+        let command = Command::Resolve {
+            shard: ShardId::new(0),
+            ticket: Ticket(ticket),
+            source: rig.source,
+            lookup: Lookup::Bounds,
+            claim,
+            epochs: vec![(rig.partition.id(), epoch)],
+        };
+        rig.intake.handle_command(command, rig.now);
+    }
+
+    /// Answers the question that is asked: each leader's log ends there, but for those
+    /// above 100, who never led. Returns for how many it was asked.
+    fn answer_epochs(rig: &mut Rig, end: i64) -> usize {
+        let Some(Task::ListOffsets { request, epochs, .. }) = rig.next() else {
+            panic!("nothing is asked");
+        };
+        let end = Offset::from_kafka(end).expect("not negative");
+        let ends = epochs.iter().map(|(_, epoch)| (*epoch, (epoch.as_u32() <= 100).then_some(end)));
+        let bounds =
+            Bounds { end, at_timestamp: end, epoch_ends: ends.collect(), ..Bounds::default() };
+        rig.intake.handle_offsets(request, Ok(vec![Some(bounds)]), rig.now);
+        epochs.len()
+    }
+
+    /// Returns which tickets have been answered since.
+    fn resolved(rig: &Rig) -> Vec<u64> {
+        let heard = rig.intake.directory.mailbox(ShardId::new(0)).take();
+        let ticket = |event| match event {
+            Event::Resolved { ticket, .. } => Some(ticket.0),
+            _ => None,
+        };
+        heard.into_iter().filter_map(ticket).collect()
+    }
+
+    #[test]
+    fn many_leaders_are_asked_about_by_and_by() {
+        let mut rig = Rig::start();
+        // One under way keeps the others together.
+        ask_epoch(&mut rig, 0, 0);
+        for ticket in 1..=12 {
+            ask_epoch(&mut rig, ticket, i32::try_from(ticket / 2).expect("small"));
+        }
+        let mut asked = Vec::new();
+        while asked.iter().sum::<usize>() < 8 {
+            asked.push(answer_epochs(&mut rig, 10));
+        }
+        assert_eq!(asked, [1, 4, 3], "four at once, each once");
+        assert!(rig.next().is_none());
+        assert_eq!(resolved(&rig).len(), 13, "everybody is answered");
+    }
+
+    #[test]
+    fn a_leader_that_there_never_was_may_be_of_a_topic_that_was_made_again() {
+        let mut rig = Rig::start();
+        ask_epoch(&mut rig, 1, 101);
+        answer_epochs(&mut rig, 10);
+        assert!(resolved(&rig).is_empty(), "the topic is looked at first");
+        rig.describe(1);
+        answer_epochs(&mut rig, 10);
+        assert_eq!(resolved(&rig), [1], "it is the same topic");
+        ask_epoch(&mut rig, 2, 101);
+        answer_epochs(&mut rig, 10);
+        rig.describe(2);
+        let at = rig.partition.end();
+        assert_eq!((rig.partition.topic_id(), at.offset), (id(2), Offset::ZERO));
     }
 }

@@ -19,8 +19,9 @@ use crate::types::ids::TopicName;
 /// What a shard wants of the intake.
 #[derive(Debug)]
 pub enum Command {
-    /// Read this source; answered by [`Event::Ready`] or [`Event::Failed`].
-    Follow { shard: ShardId, source: SourceId },
+    /// Read this source; answered by [`Event::Ready`] with the same ticket, or by
+    /// [`Event::Failed`].
+    Follow { shard: ShardId, ticket: Ticket, source: SourceId },
     /// This shard needs the source no longer.
     Unfollow { shard: ShardId, source: SourceId },
     /// A cursor of this tenant's waits for records of this offset on, which memory has
@@ -66,8 +67,9 @@ pub enum Lookup {
 /// What the intake tells a shard.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The source is read; its partitions, in order from zero.
-    Ready { source: SourceId, partitions: Vec<Arc<SharedPartition>> },
+    /// The source is read; its partitions, in order from zero. Those of an earlier
+    /// ticket may have been given up since.
+    Ready { source: SourceId, ticket: Ticket, partitions: Vec<Arc<SharedPartition>> },
     /// The source can't be read now. The intake tries again by itself and then
     /// says `Ready`.
     Failed { source: SourceId, failure: SourceFailure },

@@ -41,7 +41,7 @@ impl Intake {
         let unlocated = source.unlocated.clone();
         self.relocate_later(id, unlocated, now);
         self.assign(id, 0);
-        for shard in self.sources[&id].followers.clone() {
+        for shard in self.sources[&id].followers.keys().copied().collect::<Vec<_>>() {
             self.announce(id, shard);
         }
         self.ask_all_queued(id);
@@ -96,7 +96,7 @@ impl Intake {
         self.assign(id, 0);
         // Who began to follow while the new topic could not be read has heard of no
         // partition yet; to all others it says nothing.
-        for shard in self.sources[&id].followers.clone() {
+        for shard in self.sources[&id].followers.keys().copied().collect::<Vec<_>>() {
             self.announce(id, shard);
         }
         self.announce_added(id, added);
@@ -277,8 +277,9 @@ impl Intake {
     }
 
     pub(in crate::registry) fn announce(&self, id: SourceId, shard: ShardId) {
-        let partitions = self.sources[&id].partitions.clone();
-        self.directory.mailbox(shard).post(Event::Ready { source: id, partitions });
+        let source = &self.sources[&id];
+        let (ticket, partitions) = (source.followers[&shard], source.partitions.clone());
+        self.directory.mailbox(shard).post(Event::Ready { source: id, ticket, partitions });
     }
 
     pub(in crate::registry) fn announce_added(
@@ -289,7 +290,7 @@ impl Intake {
         if added.is_empty() {
             return;
         }
-        for shard in &self.sources[&id].followers {
+        for shard in self.sources[&id].followers.keys() {
             let partitions = added.clone();
             self.directory.mailbox(*shard).post(Event::PartitionsAdded { source: id, partitions });
         }

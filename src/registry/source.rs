@@ -34,7 +34,7 @@ use crate::types::positions::Reached;
 pub(in crate::registry) struct Source {
     pub(in crate::registry) topic: TopicName,
     pub(in crate::registry) phase: Phase,
-    pub(in crate::registry) followers: BTreeSet<ShardId>,
+    pub(in crate::registry) followers: BTreeMap<ShardId, Ticket>,
     /// Since when nobody follows it.
     pub(in crate::registry) idle_since: Option<Instant>,
     pub(in crate::registry) topic_id: TopicId,

@@ -85,6 +85,7 @@ impl Client {
             tally: Arc::clone(tally),
             journal,
             place: Arc::clone(&place),
+            epochs: BTreeMap::new(),
             sub: None,
             random: fastrand::Rng::with_seed(number as u64),
             attempt: 0,
@@ -119,6 +120,8 @@ struct Mind {
     tally: Arc<Tally>,
     journal: Journal,
     place: Arc<Mutex<Option<Place>>>,
+    /// The newest epoch of each partition.
+    epochs: BTreeMap<u32, [u64; 2]>,
     sub: Option<u64>,
     random: fastrand::Rng,
     attempt: u32,
@@ -298,7 +301,7 @@ impl Mind {
             let place = self.place.lock().expect("no panic");
             let place = place.as_ref().map(|(topic, positions)| (topic.as_str(), positions));
             let Wanted { topic, filter, start, .. } = &self.wanted;
-            wire::subscribe(PLANS[*topic].name, filter, *start, place)
+            wire::subscribe(PLANS[*topic].name, filter, *start, place, &self.epochs)
         };
         say(socket, frame).await
     }
@@ -325,6 +328,7 @@ impl Mind {
                 self.attempt = 0;
                 self.sub = frame.sub;
                 let pos = frame.positions.as_ref().and_then(wire::numbered).unwrap_or_default();
+                self.note_epochs(frame.epochs.as_ref());
                 let topic = frame.topic_id.unwrap_or_default();
                 self.place
                     .lock()
@@ -336,6 +340,7 @@ impl Mind {
             "progress" => {
                 let to = frame.to_positions().unwrap_or_default();
                 to.iter().for_each(|(p, to)| self.advance(*p, *to));
+                self.note_epochs(frame.epochs.as_ref());
                 self.journal.write(&ClientLine::Progress { at, to });
             }
             "gap" => self.handle_gap(at, &frame, text),
@@ -364,7 +369,13 @@ impl Mind {
         self.tally.delivered(r.len() - drop, at);
         self.journal.write(&ClientLine::Records { at, p, from, to, drop, r });
         self.advance(p, to);
+        self.epochs.extend(frame.epoch.map(|epoch| (p, epoch)));
         Next::GoOn
+    }
+
+    fn note_epochs(&mut self, epochs: Option<&BTreeMap<String, [u64; 2]>>) {
+        let named = epochs.into_iter().flatten();
+        self.epochs.extend(named.filter_map(|(p, epoch)| Some((p.parse().ok()?, *epoch))));
     }
 
     fn handle_gap(&mut self, at: u64, frame: &Frame<'_>, text: &str) {
@@ -376,6 +387,7 @@ impl Mind {
         };
         let topic = frame.topic_id.clone();
         self.tally.gap(why);
+        self.epochs.remove(&p);
         match why {
             GapReason::Retention | GapReason::Skipped => self.advance(p, to),
             GapReason::Truncated | GapReason::TopicRecreated => {
@@ -386,6 +398,7 @@ impl Mind {
                     {
                         known.clone_from(topic);
                         positions.clear();
+                        self.epochs.clear();
                     }
                     positions.insert(p, to);
                 }

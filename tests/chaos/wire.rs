@@ -30,6 +30,10 @@ pub struct Frame<'a> {
     #[serde(borrow)]
     pub records: Option<Vec<Record<'a>>>,
     pub positions: Option<BTreeMap<String, u64>>,
+    /// Of the frame's partition: leader epoch and offset.
+    pub epoch: Option<[u64; 2]>,
+    /// The same by partition.
+    pub epochs: Option<BTreeMap<String, [u64; 2]>>,
     pub topic_id: Option<String>,
     pub reason: Option<String>,
     pub code: Option<String>,
@@ -102,13 +106,16 @@ pub fn subscribe(
     filter: &Filter,
     start: Start,
     place: Option<(&str, &BTreeMap<u32, u64>)>,
+    epochs: &BTreeMap<u32, [u64; 2]>,
 ) -> String {
     let mut frame = json!({ "type": "subscribe", "id": 1, "channel": channel });
     frame["from"] = match place {
         Some((topic_id, positions)) => {
             let positions: BTreeMap<String, u64> =
                 positions.iter().map(|(p, offset)| (p.to_string(), *offset)).collect();
-            json!({ "positions": positions, "topic_id": topic_id })
+            let epochs: BTreeMap<String, [u64; 2]> =
+                epochs.iter().map(|(p, epoch)| (p.to_string(), *epoch)).collect();
+            json!({ "positions": positions, "epochs": epochs, "topic_id": topic_id })
         }
         None => match start {
             Start::Earliest => json!("earliest"),

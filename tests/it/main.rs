@@ -9,6 +9,7 @@ mod doctor;
 mod drain;
 mod explain;
 mod kafka_faults;
+mod kafka_epochs;
 mod kafka_fetch_errors;
 mod kafka_harness;
 mod kafka_mock;

@@ -101,6 +101,26 @@ fn positions_that_the_own_topic_does_not_have_are_refused() {
     stage.goes_on(&mut client);
 }
 
+#[test]
+fn epochs_that_no_frame_brought_are_refused() {
+    let stage = Stage::begin("epochs");
+    let mut client = stage.client("acme");
+    let own = stage.topic_id("acme");
+    let mut check = |epochs: Value, code: &str, message: &str| {
+        let from = json!({ "positions": { "0": 3 }, "epochs": epochs, "topic_id": own });
+        let (before, error) = refused(&mut client, &from);
+        check_error(&error, code, message);
+        assert!(before.is_empty(), "{before:?}");
+    };
+    let never = "partition 0 has had no leader epoch 1000: resume without `epochs`, or from where \
+                 `subscribed` and later frames said";
+    check(json!({ "0": [1_000, 3] }), "invalid_argument", never);
+    let strange = "`epochs` names partition 1, of which `positions` says nothing";
+    check(json!({ "1": [0, 0] }), "invalid_argument", strange);
+    check(json!({ "0": [1_u64 << 31, 3] }), "invalid_argument", "a leader epoch is above 2^31 - 1");
+    stage.goes_on(&mut client);
+}
+
 /// Only protobuf writes so many within one message: 0 costs nothing there.
 #[test]
 fn one_position_more_than_allowed_is_refused_and_as_many_are_not() {

@@ -173,11 +173,11 @@ fn serve(stage: &Stage) {
 fn obey(stage: &Stage, shard: &mut Shard, now: Moment) {
     while let Some(output) = shard.poll_output() {
         match output {
-            Output::Command(Command::Follow { source, shard: follower }) => {
+            Output::Command(Command::Follow { source, ticket, shard: follower }) => {
                 assert_eq!(source, SOURCE, "there is one source");
                 stage.directory.set_followers(source, vec![follower]);
                 let partitions = vec![Arc::clone(&stage.log)];
-                shard.handle_event(Event::Ready { source, partitions }, now);
+                shard.handle_event(Event::Ready { source, ticket, partitions }, now);
             }
             Output::Command(Command::Resolve { ticket, .. }) => {
                 let end = offset(*stage.end.lock().expect("nobody panics with it"));

@@ -211,10 +211,10 @@ impl Script {
         loop {
             while let Some(output) = self.shard.poll_output() {
                 let event = match output {
-                    Output::Command(Command::Follow { source, .. }) => {
+                    Output::Command(Command::Follow { source, ticket, .. }) => {
                         self.source = Some(source);
                         let partitions = vec![Arc::clone(&self.log)];
-                        Event::Ready { source, partitions }
+                        Event::Ready { source, ticket, partitions }
                     }
                     Output::Command(Command::Resolve { ticket, .. }) => {
                         let (start, end) = (self.log.start(), self.log.end().offset);

@@ -93,9 +93,9 @@ impl KafkaRig {
 
     /// Follows a source until it is read, and returns its partitions.
     pub fn follow(&mut self, source: SourceId) -> Vec<Arc<SharedPartition>> {
-        self.command(Command::Follow { shard: SHARD, source });
+        self.command(Command::Follow { shard: SHARD, ticket: Ticket(7), source });
         self.wait_for("partitions", |event| match event {
-            Event::Ready { source: ready, partitions } if *ready == source => {
+            Event::Ready { source: ready, partitions, .. } if *ready == source => {
                 Some(partitions.clone())
             }
             _ => None,
@@ -104,7 +104,7 @@ impl KafkaRig {
 
     /// Follows a source until that has failed, and returns why.
     pub fn fail_to_follow(&mut self, source: SourceId) -> SourceFailure {
-        self.command(Command::Follow { shard: SHARD, source });
+        self.command(Command::Follow { shard: SHARD, ticket: Ticket(7), source });
         self.wait_for("failure", |event| match event {
             Event::Failed { source: failed, failure } if *failed == source => Some(failure.clone()),
             _ => None,

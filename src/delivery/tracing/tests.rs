@@ -20,6 +20,7 @@ use crate::registry;
 use crate::registry::directory::Directory;
 use crate::registry::message::Bounds;
 use crate::registry::message::Event;
+use crate::registry::message::Ticket;
 use crate::tenancy::channel::Channel;
 use crate::tenancy::channel::ChannelSource;
 use crate::tenancy::channel::Channels;
@@ -128,7 +129,7 @@ impl Rig {
     fn subscribe(&mut self, key: ConnectionKey, more: &str) {
         self.say(key, &format!(r#"{{"type":"subscribe","id":1,"channel":"feed"{more}}}"#));
         let partitions = vec![Arc::clone(&self.partition)];
-        self.shard.handle_event(Event::Ready { source: self.source, partitions }, moment());
+        self.shard.handle_event(Event::Ready { source: self.source, ticket: Ticket(0), partitions }, moment());
         self.work();
     }
 

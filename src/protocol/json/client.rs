@@ -392,6 +392,22 @@ mod tests {
             invalid,
             "above 2^63 - 1",
         );
+        let check_epochs = |epochs: &str, code, sentence| {
+            let from = format!(
+                r#""channel":"c","from":{{"positions":{{"0":1}},"topic_id":"{}","epochs":{epochs}}}"#,
+                "0".repeat(32)
+            );
+            check_subscribe(&from, code, sentence);
+        };
+        for epochs in [r#"{"0":[5]}"#, r#"{"0":5}"#, r#"{"0":[5,1,1]}"#] {
+            check_epochs(epochs, bad, "leader epoch and offset");
+        }
+        check_epochs(r#"{"0":[5,"1"]}"#, bad, "a number");
+        check_epochs(r#"{"0":[5,1],"0":[5,1]}"#, bad, "partition 0 more than once");
+        check_epochs(r#"{"x":[5,1]}"#, invalid, "decimal number of a partition");
+        check_epochs(r#"{"1":[5,1]}"#, invalid, "of which `positions` says nothing");
+        check_epochs(r#"{"0":[2147483648,1]}"#, invalid, "above 2^31 - 1");
+        check_epochs(r#"{"0":[5,9223372036854775808]}"#, invalid, "above 2^63 - 1");
         check_subscribe(r#""channel":"c","window":0"#, invalid, "between 1 and 100000");
         check_subscribe(r#""channel":"c","on_gap":"halt""#, bad, "\"continue\" or \"stop\"");
     }
@@ -407,6 +423,13 @@ mod tests {
         let positions: Vec<_> = (0..10_001).map(|p| format!("\"{p}\":0")).collect();
         let from = format!(r#""channel":"c","from":{{"positions":{{{}}}}}"#, positions.join(","));
         check_subscribe(&from, limit, "more than 10000 partitions");
+        let epochs: Vec<_> = (0..10_001).map(|p| format!("\"{p}\":[0,0]")).collect();
+        let from = format!(
+            r#""channel":"c","from":{{"positions":{{}},"topic_id":"{}","epochs":{{{}}}}}"#,
+            "0".repeat(32),
+            epochs.join(",")
+        );
+        check_subscribe(&from, limit, "`epochs` names more than 10000 partitions");
     }
 
     #[test]

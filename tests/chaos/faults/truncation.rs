@@ -7,6 +7,7 @@ use std::time::Instant;
 use brucke_checker::line::GapReason;
 use brucke_checker::line::TruthLine;
 
+use crate::client::Order;
 use crate::fault::Fault;
 use crate::fault::Metric;
 use crate::fault::Outage;
@@ -40,13 +41,26 @@ pub const FAULTS: &[&Fault] = &[
         first_record: None,
         act: |stage, random| truncate(stage, random, Afterwards::Regrown),
     },
+    &Fault {
+        name: "truncated-while-away",
+        what: "an unclean election takes back records while half of those who have them are away, and the log is longer than before when they return",
+        sees: Sees::Gap(GapReason::Truncated),
+        metric: Metric::Grows("brucke_gaps_total{reason=\"truncated\"}"),
+        outage: Outage::Some,
+        within: seconds(10),
+        first_record: None,
+        act: |stage, random| truncate(stage, random, Afterwards::RegrownUnseen),
+    },
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Afterwards {
     Quiet,
-    /// New records stand under the offsets of the lost ones, and more.
+    /// New records stand under the offsets of the lost ones, and more, when replicas
+    /// reach the log again.
     Regrown,
+    /// The same when clients return that were away.
+    RegrownUnseen,
 }
 
 fn truncate(stage: &mut Stage, random: &mut fastrand::Rng, afterwards: Afterwards) {
@@ -63,8 +77,15 @@ fn truncate(stage: &mut Stage, random: &mut fastrand::Rng, afterwards: Afterward
     if let Err(text) = stage.catch_up(Duration::from_secs(10)) {
         stage.notes.push(format!("before the truncation: {text}"));
     }
-    if afterwards == Afterwards::Regrown {
-        stage.replicas.iter().for_each(|replica| replica.way.set(None, Mode::Cut));
+    match afterwards {
+        Afterwards::Quiet => {}
+        Afterwards::Regrown => {
+            stage.replicas.iter().for_each(|replica| replica.way.set(None, Mode::Cut));
+        }
+        Afterwards::RegrownUnseen => {
+            stage.tell(Some(SHAKY), 2, Order::BeAway);
+            stage.sleep(1.0);
+        }
     }
     stage.cluster.kill(index(leader));
     stage.cluster.restart(index(follower));
@@ -78,13 +99,22 @@ fn truncate(stage: &mut Stage, random: &mut fastrand::Rng, afterwards: Afterward
     }
     // The next records are acknowledged after the cut.
     stage.sleep(0.01);
-    if afterwards == Afterwards::Regrown {
-        write(stage, lost + 20, random);
-        stage.replicas.iter().for_each(|replica| replica.way.heal());
-        stage.sleep(3.0);
-    } else {
-        stage.sleep(3.0);
+    match afterwards {
+        Afterwards::Quiet => {}
+        Afterwards::Regrown => {
+            write(stage, lost + 20, random);
+            stage.replicas.iter().for_each(|replica| replica.way.heal());
+        }
+        Afterwards::RegrownUnseen => {
+            // Those who stayed are told first, so that replicas have nothing of the old
+            // log any more.
+            stage.sleep(3.0);
+            write(stage, lost + 20, random);
+            stage.sleep(1.0);
+            stage.tell(Some(SHAKY), 2, Order::Follow);
+        }
     }
+    stage.sleep(3.0);
     stage.cluster.restart(index(leader));
     stage.loader.resume(SHAKY);
 }
