@@ -41,7 +41,9 @@ use crate::types::trace::ClusterName;
 /// A question about topics or offsets.
 #[derive(Debug)]
 pub(in crate::kafka) enum Question {
-    Describe { topics: Vec<TopicName> },
+    Describe {
+        topics: Vec<TopicName>,
+    },
     ListOffsets {
         request: u64,
         topic: TopicName,

@@ -273,13 +273,7 @@ impl Control {
             match task {
                 Task::Describe { topics } => self.ask(Question::Describe { topics }),
                 Task::ListOffsets { request, topic, partitions, lookup, epochs } => {
-                    self.ask(Question::ListOffsets {
-                        request,
-                        topic,
-                        partitions,
-                        lookup,
-                        epochs,
-                    });
+                    self.ask(Question::ListOffsets { request, topic, partitions, lookup, epochs });
                 }
                 Task::Assign { source, topic, partition, through } => {
                     let id = AssignmentId(self.assignment_next);

@@ -315,8 +315,11 @@ fn server_frame() -> impl Strategy<Value = ServerFrame> {
                 epochs,
             }
         ),
-        (sub(), positions(), epochs())
-            .prop_map(|(sub, to, epochs)| ServerFrame::Progress { sub, to, epochs }),
+        (sub(), positions(), epochs()).prop_map(|(sub, to, epochs)| ServerFrame::Progress {
+            sub,
+            to,
+            epochs
+        }),
         gap().prop_map(ServerFrame::Gap),
         sub().prop_map(|sub| ServerFrame::Live { sub }),
         (id(), sub()).prop_map(|(id, sub)| ServerFrame::Unsubscribed { id, sub }),

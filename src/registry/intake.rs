@@ -484,7 +484,8 @@ mod tests {
             );
             let mut rig = Self { intake, source, partition, now: Instant::now() };
             let shard = ShardId::new(0);
-            rig.intake.handle_command(Command::Follow { shard, ticket: Ticket(0), source }, rig.now);
+            rig.intake
+                .handle_command(Command::Follow { shard, ticket: Ticket(0), source }, rig.now);
             rig.describe(1);
             rig.offsets(10);
             let Some(Task::Assign { partition, .. }) = rig.intake.poll_task() else {
@@ -641,12 +642,7 @@ mod tests {
             };
             let bounds = |end| {
                 let end = Offset::from_kafka(end).expect("not negative");
-                Bounds {
-                    start: Offset::ZERO.next(),
-                    end,
-                    at_timestamp: end,
-                    ..Bounds::default()
-                }
+                Bounds { start: Offset::ZERO.next(), end, at_timestamp: end, ..Bounds::default() }
             };
             let found = vec![Some(bounds(10)), end.map(bounds)];
             rig.intake.handle_offsets(request, Ok(found), rig.now);

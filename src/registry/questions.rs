@@ -177,7 +177,9 @@ impl Intake {
         let (topic, topic_id) = (source.topic.clone(), source.topic_id);
         let generations = source.partitions.iter().map(|log| log.end().generation).collect();
         let epochs: BTreeSet<(PartitionId, LeaderEpoch)> = match &purpose {
-            Purpose::Answer { to, .. } => to.iter().flat_map(|asker| &asker.epochs).copied().collect(),
+            Purpose::Answer { to, .. } => {
+                to.iter().flat_map(|asker| &asker.epochs).copied().collect()
+            }
             _ => BTreeSet::new(),
         };
         let epochs = epochs.into_iter().collect();

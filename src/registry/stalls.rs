@@ -110,7 +110,8 @@ impl Intake {
             if seen.end != log.end() {
                 continue;
             }
-            let ends_elsewhere = bounds.as_ref().is_some_and(|bounds| bounds.end != seen.end.offset);
+            let ends_elsewhere =
+                bounds.as_ref().is_some_and(|bounds| bounds.end != seen.end.offset);
             match (ends_elsewhere, seen.found) {
                 (false, _) => seen.found = Found::ItsEnd,
                 // It may have come just now.

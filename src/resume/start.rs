@@ -283,8 +283,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_never_was_is_refused() {
-        let bounds =
-            Bounds { end: offset(9), at_timestamp: offset(9), ..Bounds::default() };
+        let bounds = Bounds { end: offset(9), at_timestamp: offset(9), ..Bounds::default() };
         let known = Known {
             topic_id: TopicId::from_kafka(0, 1),
             live: &[Some(Offset::ZERO), Some(Offset::ZERO)],

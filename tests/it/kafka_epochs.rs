@@ -61,8 +61,7 @@ fn the_ends_of_earlier_leaders_logs_are_found() {
     let took = began.elapsed();
     assert_eq!(bounds[0].epoch, Some(second.epoch));
     let ends: Vec<(LeaderEpoch, Option<Offset>)> = bounds[0].epoch_ends.clone();
-    let expected =
-        [(first.epoch, Some(offset(3))), (second.epoch, Some(offset(5))), (none, None)];
+    let expected = [(first.epoch, Some(offset(3))), (second.epoch, Some(offset(5))), (none, None)];
     assert_eq!(ends, expected);
     assert_eq!(bounds[1].epoch_ends, [(first.epoch, Some(offset(0)))]);
     println!("four questions in three rounds took {took:?}");

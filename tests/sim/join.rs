@@ -237,7 +237,9 @@ impl Client {
                     *self.got.entry(record.offset.as_u64()).or_default() += 1;
                 }
             }
-            ServerMessage::Frame(ServerFrame::Subscribed { topic_id, positions, epochs, .. }) => {
+            ServerMessage::Frame(ServerFrame::Subscribed {
+                topic_id, positions, epochs, ..
+            }) => {
                 self.begun = positions.values().next().map(|at| at.as_u64());
                 let begun = self.ranges.handle_subscribed(topic_id, &positions, &epochs);
                 begun.expect("it begins once");

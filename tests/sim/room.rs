@@ -371,10 +371,10 @@ impl Room {
             return;
         }
         let (generation, end) = (reader.at.generation, batch.to());
-        let reached = records.last().zip(epoch).map(|((last, _), epoch)| Reached {
-            epoch: leader_epoch(epoch),
-            to: offset(last + 1),
-        });
+        let reached = records
+            .last()
+            .zip(epoch)
+            .map(|((last, _), epoch)| Reached { epoch: leader_epoch(epoch), to: offset(last + 1) });
         match reader.partition.append(generation, batch.finish().under(reached)) {
             Added::Stored => {
                 self.directory.wake(place.0, place.1);

@@ -149,7 +149,11 @@ impl<S: Read + Write> Watcher<S> {
         };
         match watcher.hear() {
             ServerMessage::Frame(ServerFrame::Subscribed {
-                sub, topic_id, positions, epochs, ..
+                sub,
+                topic_id,
+                positions,
+                epochs,
+                ..
             }) => {
                 let joined = watcher.checker.handle_subscribed(topic_id, &positions, &epochs);
                 joined.expect("the start is not above the position");

@@ -129,7 +129,10 @@ impl Rig {
     fn subscribe(&mut self, key: ConnectionKey, more: &str) {
         self.say(key, &format!(r#"{{"type":"subscribe","id":1,"channel":"feed"{more}}}"#));
         let partitions = vec![Arc::clone(&self.partition)];
-        self.shard.handle_event(Event::Ready { source: self.source, ticket: Ticket(0), partitions }, moment());
+        self.shard.handle_event(
+            Event::Ready { source: self.source, ticket: Ticket(0), partitions },
+            moment(),
+        );
         self.work();
     }
 

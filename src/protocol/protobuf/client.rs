@@ -184,9 +184,7 @@ pub(crate) fn read_epochs(wire: WireEpochs) -> Result<Epochs, DecodeError> {
 }
 
 pub(crate) fn write_epochs(epochs: &Epochs) -> WireEpochs {
-    let to_wire = |Reached { epoch, to }: Reached| wire::Epoch {
-        epoch: epoch.as_u32(),
-        to: to.as_u64(),
-    };
+    let to_wire =
+        |Reached { epoch, to }: Reached| wire::Epoch { epoch: epoch.as_u32(), to: to.as_u64() };
     epochs.iter().map(|(partition, reached)| (partition.as_u32(), to_wire(*reached))).collect()
 }
