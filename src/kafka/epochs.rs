@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use std::time::Instant;
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer as _;
+use tracing::debug;
 
 use crate::kafka::client;
 use crate::kafka::native::offsets;
@@ -57,7 +59,8 @@ impl EpochLookup {
         topic: &TopicName,
         wanted: &[(PartitionId, LeaderEpoch)],
     ) -> Result<EpochEnds, ErrorCode> {
-        let deadline = Instant::now() + TIMEOUT;
+        let (began, asked) = (Instant::now(), wanted.len());
+        let deadline = began + TIMEOUT;
         let mut wanted: VecDeque<_> = wanted.iter().copied().collect();
         let mut ends = EpochEnds::new();
         while !wanted.is_empty() {
@@ -66,13 +69,14 @@ impl EpochLookup {
             for _ in 0..wanted.len() {
                 let (partition, epoch) = wanted.pop_front().expect("counted");
                 match round.entry(partition) {
-                    std::collections::btree_map::Entry::Vacant(free) => drop(free.insert(epoch)),
-                    std::collections::btree_map::Entry::Occupied(_) => {
-                        wanted.push_back((partition, epoch));
-                    }
+                    Entry::Vacant(free) => drop(free.insert(epoch)),
+                    Entry::Occupied(_) => wanted.push_back((partition, epoch)),
                 }
             }
             self.ask_round(topic, &round, deadline, &mut ends)?;
+        }
+        if asked > 0 {
+            debug!(%topic, asked, took = ?began.elapsed(), "asked where earlier leaders' logs end");
         }
         Ok(ends)
     }
