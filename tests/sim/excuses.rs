@@ -1,10 +1,11 @@
 //! What nobody could have told a client.
 //!
 //! A log that is cut off and grows again past the position of a client that is
-//! away can't be told from one that was never cut off, unless positions carry
-//! leader epochs. The simulated Kafka does not let a cut log grow before every
-//! replica has noticed, so that whoever stays connected is told; what a client
-//! had read of a log that was cut off while it was away is excused here.
+//! away can be told from one that was never cut off by its leader epochs only, and
+//! these tell of records alone. The simulated Kafka does not let a cut log grow
+//! before every replica has noticed, so that whoever stays connected is told. What a
+//! client had read of a log that was cut off while it was away is excused here where it
+//! knows no epoch of what was cut off, or where there is no leader to ask.
 
 /// Ranges of offsets that a client may hold wrongly, by partition.
 #[derive(Debug, Default)]

@@ -46,6 +46,8 @@ pub(crate) struct Ledger {
     asked_at: Option<Instant>,
     /// Since when no server can tell it anything.
     away_since: Option<Instant>,
+    /// What it must be told when it begins anew, but by who can't ask a leader.
+    doubts: Vec<(u32, u64, u64)>,
 }
 
 /// A broken promise, in words.
@@ -71,6 +73,7 @@ impl Ledger {
             excuses: Excuses::default(),
             asked_at: None,
             away_since: None,
+            doubts: Vec::new(),
         }
     }
 
@@ -101,8 +104,10 @@ impl Ledger {
                     before.is_none_or(|before| cut.settled_at.is_none_or(|at| at >= before));
                 // What it knows of the log proves that it was cut off meanwhile.
                 let is_told = cut.to < known && self.away_since.is_some_and(|at| cut.at >= at);
-                if is_new && !is_told {
-                    self.excuses.add(index as u32, cut.to, position);
+                match (is_new, is_told) {
+                    (false, _) => {}
+                    (true, false) => self.excuses.add(index as u32, cut.to, position),
+                    (true, true) => self.doubts.push((index as u32, cut.to, position)),
                 }
             }
         }
@@ -122,6 +127,13 @@ impl Ledger {
     ) -> Result<(), Violation> {
         let first = self.checker.place().is_none();
         self.away_since = None;
+        let asked_at = self.asked_at.expect("it was asked for");
+        for (index, from, to) in self.doubts.drain(..) {
+            let id = PartitionId::from_index(index as usize);
+            if kafka.partition(topic_id, id).is_some_and(|found| !found.is_led_since(asked_at)) {
+                self.excuses.add(index, from, to);
+            }
+        }
         let begun = self.checker.handle_subscribed(topic_id, positions, epochs);
         begun.map_err(|error| error.to_string())?;
         if !first {

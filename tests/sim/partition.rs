@@ -71,6 +71,8 @@ pub(crate) struct Partition {
     pub(crate) truncations: Vec<Truncation>,
     /// No broker leads it before this moment.
     pub(crate) leaderless_until: Option<Instant>,
+    /// When it last had a leader again.
+    led_since: Option<Instant>,
     transactions: Vec<Transaction>,
 }
 
@@ -97,6 +99,19 @@ impl Partition {
     /// Says whether some broker answers for it.
     pub(crate) fn has_leader(&self) -> bool {
         self.leaderless_until.is_none()
+    }
+
+    /// Gives it a leader again.
+    pub(crate) fn find_leader(&mut self, now: Instant) {
+        if self.leaderless_until.take().is_some() {
+            self.led_since = Some(now);
+            self.change_leader();
+        }
+    }
+
+    /// Says whether it has had a leader since that moment without a break.
+    pub(crate) fn is_led_since(&self, at: Instant) -> bool {
+        self.has_leader() && self.led_since.is_none_or(|since| since < at)
     }
 
     /// Says whether nothing may be written: what was cut off must be noticed

@@ -224,7 +224,8 @@ impl World {
             }
         }
         let logs = self.kafka.logs.values_mut();
-        logs.flat_map(|log| &mut log.partitions).for_each(|p| p.leaderless_until = None);
+        let now = self.now.instant;
+        logs.flat_map(|log| &mut log.partitions).for_each(|p| p.find_leader(now));
         self.profile.slowness = false;
         self.profile.cuts = false;
         for replica in 0..self.replicas.len() {

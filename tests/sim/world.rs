@@ -365,8 +365,8 @@ impl World {
         let subs = || clients.iter().flat_map(|client| &client.subs);
         for (topic_id, log) in &mut kafka.logs {
             for (index, partition) in log.partitions.iter_mut().enumerate() {
-                if partition.leaderless_until.take_if(|until| *until <= now.instant).is_some() {
-                    partition.change_leader();
+                if partition.leaderless_until.is_some_and(|until| until <= now.instant) {
+                    partition.find_leader(now.instant);
                 }
                 if !partition.is_frozen() {
                     continue;
