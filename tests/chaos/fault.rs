@@ -54,8 +54,6 @@ pub enum Metric {
     None,
     /// A series whose sum over all replicas is higher afterwards.
     Grows(&'static str),
-    /// A histogram in which more took longer than a bucket's bound, in seconds.
-    Slower(&'static str, &'static str),
     /// A series of which a replica tells more than so much while the fault lasts or
     /// soon after, and none did before.
     Above(&'static str, u32),
@@ -71,28 +69,6 @@ pub enum Outage {
     None,
     /// Some can't be, and nobody is accused of their standing still.
     Some,
-}
-
-impl Metric {
-    /// Returns the name of what must have grown, if that is all it takes.
-    fn name(self) -> Option<&'static str> {
-        match self {
-            Self::Grows(name) | Self::Slower(name, _) => Some(name),
-            Self::None | Self::Above(..) | Self::Meanwhile(_) => None,
-        }
-    }
-
-    /// Returns the count that must grow, as metrics have it.
-    pub fn count(self, metrics: &Metrics) -> f64 {
-        match self {
-            Self::Grows(name) => value(metrics, name),
-            Self::Slower(name, bound) => {
-                let all = value(metrics, &format!("{name}_count"));
-                all - value(metrics, &format!("{name}_bucket{{le=\"{bound}\"}}"))
-            }
-            Self::None | Self::Above(..) | Self::Meanwhile(_) => 0.0,
-        }
-    }
 }
 
 impl Fault {
@@ -115,9 +91,6 @@ impl Fault {
         let metric = match self.metric {
             Metric::None => "nothing of its own".to_owned(),
             Metric::Grows(name) => format!("`{name}` grows"),
-            Metric::Slower(name, bound) => {
-                format!("`{name}` has more above {} s", bound.trim_end_matches(".0"))
-            }
             Metric::Above(name, much) => format!("`{name}` is above {much}"),
             Metric::Meanwhile(text) => text.to_owned(),
         };
@@ -176,8 +149,8 @@ impl Fault {
                 expect(errors > 0, "nobody was told to try again".to_owned());
             }
         }
-        if let Some(name) = self.metric.name() {
-            let (was, is) = (self.metric.count(&before.1), self.metric.count(&after.1));
+        if let Metric::Grows(name) = self.metric {
+            let (was, is) = (value(&before.1, name), value(&after.1, name));
             expect(is > was, format!("{name} was {was} and is {is}"));
         }
         faults
@@ -227,8 +200,5 @@ mod tests {
         let quiet = Snapshot::default;
         check(Sees::Nothing, Metric::Grows("a_total"), quiet(), &[("a_total", 1.0)], 0);
         check(Sees::Nothing, Metric::Grows("a_total"), quiet(), &[("b_total", 1.0)], 1);
-        let slow = |all| [("took_count", all), ("took_bucket{le=\"2.5\"}", 7.0)];
-        check(Sees::Nothing, Metric::Slower("took", "2.5"), quiet(), &slow(8.0), 0);
-        check(Sees::Nothing, Metric::Slower("took", "2.5"), quiet(), &slow(7.0), 1);
     }
 }

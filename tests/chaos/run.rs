@@ -184,9 +184,7 @@ fn await_metric(stage: &mut Stage, fault: &Fault, before: &Metrics, peak: Option
         let metrics = stage.metrics();
         let moved = match fault.metric {
             Metric::None | Metric::Meanwhile(_) => true,
-            Metric::Grows(_) | Metric::Slower(..) => {
-                fault.metric.count(&metrics) > fault.metric.count(before)
-            }
+            Metric::Grows(series) => value(&metrics, series) > value(before, series),
             Metric::Above(_, much) => most() > f64::from(much),
         };
         if moved {

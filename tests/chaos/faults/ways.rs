@@ -65,7 +65,7 @@ pub const FAULTS: &[&Fault] = &[
         name: "way-slow",
         what: "a replica gets 20 kB/s over each connection to Kafka for 10 s",
         sees: Sees::Nothing,
-        metric: Metric::Slower("brucke_receive_latency_seconds", "2.5"),
+        metric: Metric::None,
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
