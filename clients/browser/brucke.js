@@ -19,8 +19,9 @@ export class Positions {
   /** Where to go on, as plain data to keep; `null` before the first `subscribed`. */
   get place() {
     if (this.#topicId === null) return null;
-    const [positions, epochs] = [this.#next, this.#epochs].map((map) => Object.fromEntries(map));
-    return { topic_id: this.#topicId, positions, epochs };
+    const place = { topic_id: this.#topicId, positions: Object.fromEntries(this.#next) };
+    if (this.#epochs.size > 0) place.epochs = Object.fromEntries(this.#epochs);
+    return place;
   }
 
   /** The next offset wanted; a partition that was never heard of is at its beginning. */
@@ -65,9 +66,11 @@ export class Positions {
     if (reason !== "topic_recreated") this.#check(partition, from);
     // All positions spoke of a topic that is no more.
     else if (topic_id !== this.#topicId) this.#begin(topic_id, {});
-    this.#epochs.delete(Number(partition)); // it spoke of what is gone
     if (reason === "retention" || reason === "skipped") this.#advance(partition, to);
-    else this.#next.set(Number(partition), to);
+    else {
+      this.#next.set(Number(partition), to);
+      this.#epochs.delete(Number(partition)); // it spoke of what is gone
+    }
   }
 
   #begin(topicId, positions, epochs = {}) {

@@ -83,8 +83,8 @@ impl RangeChecker {
         Ok(())
     }
 
-    /// Takes a `records` frame: its range, how far the log had reached and the offsets
-    /// of its records.
+    /// Takes a `records` frame: its range, in whose log it stood and the offsets of
+    /// its records.
     /// Returns how many records, from the first on, are repeats: the rest is
     /// new to the application.
     ///
@@ -177,8 +177,10 @@ impl RangeChecker {
             *place = Place::new(topic_id, Positions::new());
         }
         place.positions.insert(partition, next);
-        // What was known of the log is true no longer.
-        place.epochs.remove(&partition);
+        if matches!(reason, GapReason::Truncated | GapReason::TopicRecreated) {
+            // What was known of the log is true no longer.
+            place.epochs.remove(&partition);
+        }
         Ok(())
     }
 
@@ -229,7 +231,7 @@ fn advance(place: &mut Place, to: &Positions, epochs: &Epochs) {
     }
 }
 
-/// Moves a position on. What a frame says of the log is true of any position.
+/// Moves a position on. What a frame says of the log is kept whatever the position.
 fn go_to(place: &mut Place, partition: PartitionId, to: Offset, epoch: Option<Reached>) {
     let before = position(place, partition);
     place.positions.insert(partition, before.max(to));

@@ -1,6 +1,7 @@
 //! How a subscription starts: its source is followed, its start is found, and
 //! then it is behind.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::delivery::recent::Note;
@@ -40,7 +41,6 @@ use crate::resume::start::Plan;
 use crate::resume::start::StartError;
 use crate::resume::start::plan;
 use crate::types::ids::ChannelName;
-use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
@@ -97,7 +97,9 @@ impl Shard {
         let standing = self.sources[source].standing();
         self.tickets.insert(ticket, Question { subscription: reference, standing });
         let (shard, source) = (self.id, self.sources[source].id);
-        self.command(Command::Resolve { shard, ticket, source, lookup, claim, epochs });
+        let principal = self.connections[slot].principal();
+        let tenant = principal.expect("who subscribes is known").tenant.clone();
+        self.command(Command::Resolve { shard, ticket, source, lookup, claim, tenant, epochs });
     }
 
     pub(in crate::delivery) fn ticket(&mut self) -> Ticket {
@@ -275,14 +277,19 @@ impl Shard {
             StartAt::Latest => self.sources[source].topic_id,
             _ => places.first().map_or(TopicId::UNKNOWN, |place| place.log.topic_id()),
         };
-        let known = Known { topic_id, live: &live, met: &met, bounds };
+        let doubtful = match &**from {
+            StartAt::Place(place) => doubtful(place, places).into_iter().map(|(p, _)| p).collect(),
+            _ => BTreeSet::new(),
+        };
+        let known = Known { topic_id, live: &live, met: &met, bounds, doubtful: &doubtful };
         let plan = match plan(from, &known) {
             Ok(plan) => plan,
             Err(error) => {
                 let code = match error {
                     StartError::UnknownPartition { .. } => ErrorCode::UnknownPartition,
-                    StartError::NoLeader(_) => ErrorCode::Unavailable,
-                    StartError::UnknownEpoch { .. } => ErrorCode::InvalidArgument,
+                    StartError::NoLeader(_)
+                    | StartError::NoEpoch { .. }
+                    | StartError::UnknownEpoch { .. } => ErrorCode::Unavailable,
                 };
                 return self.end_with_error(slot, sub, code, error.to_string());
             }
@@ -408,22 +415,24 @@ fn claim(place: &Place) -> Claim {
     Claim { topic_id: place.topic_id, partitions }
 }
 
-/// Returns the leader epochs of a place that must be held against Kafka: all but those
-/// in whose logs this replica has itself read as far.
-fn doubtful(place: &Place, partitions: &[Partition]) -> Vec<(PartitionId, LeaderEpoch)> {
-    let is_doubtful = |partition: &PartitionId, reached: Reached| {
-        let known = partitions.get(partition.index()).zip(place.positions.get(partition));
-        known.is_none_or(|(known, at)| {
-            let asked = reached.up_to(*at);
-            let has_read = known.log.reached(Cursor { offset: asked.to, ..known.log.end() });
-            place.topic_id == known.log.topic_id() && has_read != Some(asked)
-        })
-    };
-    if Defect::TrustEpochs.is_planted() {
+/// Returns the leader epochs of a place that must be held against Kafka, up to where the
+/// client stands: all but those in whose logs this replica has itself read as far.
+fn doubtful(place: &Place, partitions: &[Partition]) -> Vec<(PartitionId, Reached)> {
+    let is_of_it = partitions.first().is_some_and(|known| known.log.topic_id() == place.topic_id);
+    if !is_of_it || Defect::TrustEpochs.is_planted() {
         return Vec::new();
     }
-    let doubtful = place.epochs.iter().filter(|(partition, at)| is_doubtful(partition, **at));
-    doubtful.map(|(partition, reached)| (*partition, reached.epoch)).collect()
+    let named = place.epochs.iter().map(|(partition, reached)| {
+        let at = place.positions.get(partition).copied().unwrap_or(Offset::ZERO);
+        (*partition, reached.up_to(at))
+    });
+    let is_doubtful = |(partition, reached): &(PartitionId, Reached)| {
+        partitions.get(partition.index()).is_none_or(|known| {
+            let at = Cursor { offset: reached.to, ..known.log.end() };
+            known.log.reached(at) != Some(*reached)
+        })
+    };
+    named.filter(is_doubtful).collect()
 }
 
 /// Rounds down to a whole second, so that many who ask for "15 minutes ago" at

@@ -162,7 +162,7 @@ impl Admin {
         };
         let end = self.offsets_at(topic, &led, rdkafka::Offset::End)?;
         let asked: Vec<_> = epochs.iter().copied().filter(|(p, _)| led.contains(p)).collect();
-        let epoch_ends = self.epochs.ask(topic, &asked)?;
+        let mut epoch_ends = self.epochs.ask(topic, &asked);
         let of = |found: &Found, partition| found.get(&partition).map(|(offset, _)| *offset);
         (0..partitions)
             .map(|index| {
@@ -174,11 +174,7 @@ impl Admin {
                 let (end, epoch) = *end.get(&partition).ok_or(ErrorCode::UnknownPartition)?;
                 let end = end.max(start);
                 let at_timestamp = of(&stamped, partition).unwrap_or(end).clamp(start, end);
-                let of_epoch = |(asked, epoch): &(PartitionId, LeaderEpoch)| {
-                    let end = epoch_ends.get(&(*asked, *epoch));
-                    end.filter(|_| *asked == partition).map(|end| (*epoch, *end))
-                };
-                let epoch_ends = asked.iter().filter_map(of_epoch).collect();
+                let epoch_ends = epoch_ends.remove(&partition).unwrap_or_default();
                 Ok(Some(Bounds { start, end, at_timestamp, epoch, epoch_ends }))
             })
             .collect()

@@ -27,14 +27,14 @@ use crate::kafka::native::queue::PartitionQueue;
 use crate::kafka::native::topics::ErrorCode;
 use crate::kafka::status::KafkaStatus;
 use crate::kafka::status::Role;
+use crate::registry::message::EpochEnd;
 use crate::types::ids::LeaderEpoch;
-use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::TopicName;
 
-/// Where the log of each leader that was asked for ends now; `None` of one that never
-/// led the partition.
-pub(in crate::kafka) type EpochEnds = BTreeMap<(PartitionId, LeaderEpoch), Option<Offset>>;
+/// Where the log of each leader that was asked for ends now, by partition. A broker that
+/// is too old to say leaves it out.
+pub(in crate::kafka) type EpochEnds = BTreeMap<PartitionId, Vec<(LeaderEpoch, EpochEnd)>>;
 
 /// Asks for the ends of earlier leaders' logs.
 #[derive(Clone)]
@@ -50,15 +50,11 @@ impl EpochLookup {
     }
 
     /// Asks; each pair may stand in `wanted` once.
-    ///
-    /// # Errors
-    ///
-    /// The code of what kept one of them from being answered.
     pub(in crate::kafka) fn ask(
         &self,
         topic: &TopicName,
         wanted: &[(PartitionId, LeaderEpoch)],
-    ) -> Result<EpochEnds, ErrorCode> {
+    ) -> EpochEnds {
         let (began, asked) = (Instant::now(), wanted.len());
         let deadline = began + TIMEOUT;
         let mut wanted: VecDeque<_> = wanted.iter().copied().collect();
@@ -73,28 +69,33 @@ impl EpochLookup {
                     Entry::Occupied(_) => wanted.push_back((partition, epoch)),
                 }
             }
-            self.ask_round(topic, &round, deadline, &mut ends)?;
+            let answers = self.ask_round(topic, &round, deadline).unwrap_or_default();
+            for (partition, epoch) in round {
+                let end = answers.get(&partition).copied().unwrap_or(Some(EpochEnd::Unanswered));
+                ends.entry(partition).or_default().extend(end.map(|end| (epoch, end)));
+            }
         }
         if asked > 0 {
             debug!(%topic, asked, took = ?began.elapsed(), "asked where earlier leaders' logs end");
         }
-        Ok(ends)
+        ends
     }
 
+    /// Asks for one leader of each partition. Returns nothing of those for whom nobody
+    /// answered, and `None` where the broker is too old to say.
     fn ask_round(
         &self,
         topic: &TopicName,
         round: &BTreeMap<PartitionId, LeaderEpoch>,
         deadline: Instant,
-        ends: &mut EpochEnds,
-    ) -> Result<(), ErrorCode> {
+    ) -> Result<BTreeMap<PartitionId, Option<EpochEnd>>, ErrorCode> {
         let client = client::connect(&self.config, &self.status, Role::Admin);
         let client = client.map_err(|_| ErrorCode::Fail)?;
         let mut list = TopicPartitionList::with_capacity(round.len());
         let mut queues = Vec::new();
         for (partition, epoch) in round {
             let queue = PartitionQueue::split(&client, topic, *partition);
-            queues.push((*partition, *epoch, queue.ok_or(ErrorCode::InvalidTopic)?));
+            queues.push((*partition, queue.ok_or(ErrorCode::InvalidTopic)?));
             let (topic, partition) = (topic.as_str(), partition.as_kafka());
             list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(NO_LOG_REACHES))
                 .expect("an offset is not negative");
@@ -105,36 +106,31 @@ impl EpochLookup {
         let left = deadline.saturating_duration_since(Instant::now());
         let asked = client.fetch_metadata(Some(topic.as_str()), left);
         asked.map_err(|error| error.rdkafka_error_code().unwrap_or(ErrorCode::Fail))?;
-        for (partition, epoch, queue) in queues {
+        let mut answers = BTreeMap::new();
+        for (partition, queue) in queues {
             let mut fetched = Fetched::new(&client);
-            let end = wait(&mut fetched, &queue, deadline)?;
-            ends.insert((partition, epoch), end);
+            answers.insert(partition, wait(&mut fetched, &queue, deadline));
         }
-        Ok(())
+        Ok(answers)
     }
 }
 
-/// Waits for what the broker said of one partition.
-fn wait(
-    fetched: &mut Fetched,
-    queue: &PartitionQueue,
-    deadline: Instant,
-) -> Result<Option<Offset>, ErrorCode> {
+/// Waits for what the broker said of one partition; `None` where it is too old to check
+/// the offset and was asked for records.
+fn wait(fetched: &mut Fetched, queue: &PartitionQueue, deadline: Instant) -> Option<EpochEnd> {
     loop {
         match fetched.front() {
-            Some(Item::Truncated(end)) => return Ok(Some(end)),
-            Some(Item::UnknownEpoch) => return Ok(None),
-            // Records or an end would be of a log that has outgrown all others, and an
-            // offset that is out of range was fetched and not checked: by a broker that
-            // is too old to.
-            Some(Item::Record(_) | Item::End(_) | Item::OutOfRange | Item::Failed(_)) => {
-                return Err(ErrorCode::Fail);
+            Some(Item::Truncated(end)) => return Some(EpochEnd::At(end)),
+            Some(Item::UnknownEpoch) => return Some(EpochEnd::Unknown),
+            Some(Item::OutOfRange) => return None,
+            Some(Item::Record(_) | Item::End(_) | Item::Failed(_)) => {
+                return Some(EpochEnd::Unanswered);
             }
             None => {}
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(ErrorCode::OperationTimedOut);
+            return Some(EpochEnd::Unanswered);
         }
         fetched.wait(queue, left);
     }

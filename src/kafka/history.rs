@@ -38,6 +38,7 @@ use crate::types::ids::SourceId;
 use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
 use crate::types::limits::HISTORY_CHUNK_BYTES;
+use crate::types::positions::Reached;
 use crate::types::trace::Sampler;
 
 /// A piece of history to be read.
@@ -178,6 +179,7 @@ impl HistoryReader {
         };
         let mut batch = BatchBuilder::new(chunk.from.offset);
         let (mut records, mut unclassified) = (0, 0);
+        let mut reached = None;
         let mut progress_at = Instant::now();
         let end = loop {
             if batch.to() >= chunk.until || batch.bytes() >= HISTORY_CHUNK_BYTES {
@@ -197,7 +199,8 @@ impl HistoryReader {
                 continue;
             };
             match step(&item, &mut batch, chunk.until, &rules) {
-                Step::Added(fate) => {
+                Step::Added(fate, known) => {
+                    reached = known;
                     records += 1;
                     unclassified += u64::from(fate == Fate::Unclassified);
                 }
@@ -211,7 +214,7 @@ impl HistoryReader {
             }
             sweep.fetched.discard_front();
         };
-        let batch = batch.finish().received(Instant::now());
+        let batch = batch.finish().received(Instant::now()).under(reached);
         let counts = self.status.counts_of(chunk.source);
         counts.add_history(records, batch.bytes(), unclassified);
         Ok((batch, end))
@@ -284,7 +287,8 @@ impl Sweep {
 
 /// What one item of the queue came to.
 enum Step {
-    Added(Fate),
+    /// With in which leader's log it stands.
+    Added(Fate, Option<Reached>),
     /// Nothing that matters to the chunk.
     Passed,
     /// The chunk is whole, and the item lies behind it.
@@ -301,7 +305,11 @@ fn step(item: &Item<'_>, batch: &mut BatchBuilder, until: Offset, rules: &Rules)
             batch.skip_to(until);
             Step::Beyond
         }
-        Item::Record(message) => Step::Added(classify::add(batch, message, rules)),
+        Item::Record(message) => {
+            let fate = classify::add(batch, message, rules);
+            let epoch = message.leader_epoch();
+            Step::Added(fate, epoch.map(|epoch| Reached { epoch, to: batch.to() }))
+        }
         Item::End(offset) if *offset >= until => {
             batch.skip_to(until);
             Step::Beyond

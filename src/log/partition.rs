@@ -159,21 +159,25 @@ impl SharedPartition {
         Some(reached.up_to(at.offset))
     }
 
+    /// Notes in which leader's log the end was found at which reading begins. To be
+    /// called before anything is read of this generation.
+    pub fn begin_reached(&self, found: Reached) {
+        let mut log = self.lock();
+        let found = found.up_to(log.tail_end);
+        log.reached.get_or_insert(found);
+    }
+
     /// Notes that the log of this leader was found to reach this far. It tells of what
     /// was read already only where that is known to be of the same leader's log.
     pub fn note_reached(&self, generation: Generation, found: Reached) {
         let mut log = self.lock();
-        if log.generation != generation {
-            return;
-        }
         let found = found.up_to(log.tail_end);
-        log.reached = match log.reached {
-            None => Some(found),
-            Some(known) if known.epoch == found.epoch => {
-                Some(Reached { to: known.to.max(found.to), ..known })
-            }
-            known => known,
-        };
+        if log.generation == generation
+            && let Some(known) = &mut log.reached
+            && known.epoch == found.epoch
+        {
+            known.to = known.to.max(found.to);
+        }
     }
 
     /// Returns a number that changes when history came or ranges were found
@@ -229,7 +233,11 @@ impl SharedPartition {
         let bytes = batch.bytes();
         let replaced = {
             let mut log = self.lock();
-            if log.generation != generation {
+            // A later leader's records below what was read of the log: it was cut off, and
+            // the live reader is about to find out.
+            let is_newer =
+                |reached: Reached| log.reached.is_some_and(|known| known.epoch < reached.epoch);
+            if log.generation != generation || batch.reached().is_some_and(is_newer) {
                 return Added::Stale;
             }
             log.insert_history(batch)
@@ -417,10 +425,7 @@ impl PartitionLog {
 
     fn append(&mut self, batch: Batch) {
         self.tail_end = batch.to();
-        self.reached = match (self.reached, batch.reached()) {
-            (Some(known), Some(new)) if new.epoch < known.epoch => Some(known),
-            (known, new) => new.or(known),
-        };
+        self.reached = batch.reached().or(self.reached);
         self.tail_bytes += batch.bytes();
         self.newest = batch.newest().or(self.newest);
         self.tail.push_back(Arc::new(batch));

@@ -154,7 +154,7 @@ pub(crate) fn add_position(
     }
 }
 
-/// Checks a leader epoch and the offset that its log had reached.
+/// Checks a leader epoch and the offset up to which its log was read.
 pub(crate) fn reached(epoch: u64, to: u64) -> Result<Reached, DecodeError> {
     let epoch = LeaderEpoch::from_client(epoch)
         .ok_or_else(|| DecodeError::invalid("a leader epoch is above 2^31 - 1"))?;

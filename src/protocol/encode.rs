@@ -95,8 +95,8 @@ impl RecordsEncoder {
         self.out.len()
     }
 
-    /// Ends the frame, which covers all up to `to`, exclusive, and says how far the log
-    /// had reached.
+    /// Ends the frame, which covers all up to `to`, exclusive, and says in whose log
+    /// stood what was read.
     pub fn finish(mut self, to: Offset, epoch: Option<Reached>) -> WireFrame {
         match self.encoding {
             Encoding::Json => {

@@ -24,7 +24,7 @@ pub struct Records {
     pub partition: PartitionId,
     pub from: Offset,
     pub to: Offset,
-    /// How far the log had reached, where that is known.
+    /// In which leader's log stood what was read, where that is known.
     pub epoch: Option<Reached>,
     pub records: Vec<OwnedRecord>,
 }

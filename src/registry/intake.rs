@@ -110,8 +110,9 @@ impl Intake {
                     self.history.demand(source, partition, &tenant, offset, now);
                 }
             }
-            Command::Resolve { shard, ticket, source, lookup, claim, epochs } => {
-                self.resolve(source, lookup, Asker { shard, ticket, claim, epochs });
+            Command::Resolve { shard, ticket, source, lookup, claim, tenant, epochs } => {
+                let asker = Asker { shard, ticket, claim, tenant, epochs, asked_at: now };
+                self.resolve(source, lookup, asker);
             }
             Command::Watch { topics } => self.watch(topics),
         }
@@ -281,6 +282,7 @@ impl Intake {
     /// Takes the passing of time.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.history.handle_timeout(now);
+        self.forget_gone_askers(now);
         while let Some(&(at, id, partition)) = self.retries.first() {
             if at > now {
                 break;
@@ -445,13 +447,17 @@ mod tests {
     use crate::log::partition::SharedPartition;
     use crate::registry::message::Bounds;
     use crate::registry::message::Claim;
+    use crate::registry::message::EpochEnd;
     use crate::registry::message::Through;
     use crate::registry::message::Ticket;
+    use crate::registry::questions::ASKED_FOR_MAX;
     use crate::tenancy::channel::SourceKey;
     use crate::tenancy::rule::TenancyRule;
     use crate::types::ids::LeaderEpoch;
     use crate::types::ids::ShardId;
+    use crate::types::ids::TenantId;
     use crate::types::ids::TopicId;
+    use crate::types::positions::Reached;
 
     /// An intake that reads a topic of one partition up to offset 10.
     struct Rig {
@@ -748,7 +754,7 @@ mod tests {
     }
 
     /// Asks where a leader's log ends, as a client at this place of it does.
-    fn ask_epoch(rig: &mut Rig, ticket: u64, epoch: i32) {
+    fn ask_epoch(rig: &mut Rig, tenant: &str, ticket: u64, epoch: i32) {
         let claim = Some(Claim { topic_id: id(1), partitions: 1 });
         let epoch = LeaderEpoch::from_kafka(epoch).expect("not negative");
         let command = Command::Resolve {
@@ -757,7 +763,8 @@ mod tests {
             source: rig.source,
             lookup: Lookup::Bounds,
             claim,
-            epochs: vec![(rig.partition.id(), epoch)],
+            tenant: TenantId::new(tenant),
+            epochs: vec![(rig.partition.id(), Reached { epoch, to: rig.partition.end().offset })],
         };
         rig.intake.handle_command(command, rig.now);
     }
@@ -769,7 +776,10 @@ mod tests {
             panic!("nothing is asked");
         };
         let end = Offset::from_kafka(end).expect("not negative");
-        let ends = epochs.iter().map(|(_, epoch)| (*epoch, (epoch.as_u32() <= 100).then_some(end)));
+        let ends = epochs.iter().map(|(_, epoch)| match epoch.as_u32() {
+            ..=100 => (*epoch, EpochEnd::At(end)),
+            _ => (*epoch, EpochEnd::Unknown),
+        });
         let bounds =
             Bounds { end, at_timestamp: end, epoch_ends: ends.collect(), ..Bounds::default() };
         rig.intake.handle_offsets(request, Ok(vec![Some(bounds)]), rig.now);
@@ -790,29 +800,50 @@ mod tests {
     fn many_leaders_are_asked_about_by_and_by() {
         let mut rig = Rig::start();
         // One under way keeps the others together.
-        ask_epoch(&mut rig, 0, 0);
+        ask_epoch(&mut rig, "many", 0, 0);
         for ticket in 1..=12 {
-            ask_epoch(&mut rig, ticket, i32::try_from(ticket / 2).expect("small"));
+            let epoch = i32::try_from(ticket / 2).expect("small");
+            ask_epoch(&mut rig, "many", ticket, epoch);
         }
-        let mut asked = Vec::new();
-        while asked.iter().sum::<usize>() < 8 {
+        ask_epoch(&mut rig, "one", 13, 50);
+        let mut asked = vec![answer_epochs(&mut rig, 10), answer_epochs(&mut rig, 10)];
+        let first = resolved(&rig);
+        assert!(first.contains(&13), "the other tenant's is among the first: {first:?}");
+        while asked.iter().sum::<usize>() < 9 {
             asked.push(answer_epochs(&mut rig, 10));
         }
-        assert_eq!(asked, [1, 4, 3], "four at once, each once");
+        assert_eq!(asked, [1, 4, 4], "four at once, each once");
         assert!(rig.next().is_none());
-        assert_eq!(resolved(&rig).len(), 13, "everybody is answered");
+        assert_eq!(first.len() + resolved(&rig).len(), 14, "everybody is answered");
+    }
+
+    #[test]
+    fn who_has_waited_for_too_long_is_asked_for_no_more() {
+        let mut rig = Rig::start();
+        for ticket in 0..=8 {
+            ask_epoch(&mut rig, "acme", ticket, i32::try_from(ticket).expect("small"));
+        }
+        rig.now += ASKED_FOR_MAX;
+        rig.intake.handle_timeout(rig.now);
+        let asked = rig.next();
+        assert!(matches!(asked, Some(Task::ListOffsets { .. })), "one was under way: {asked:?}");
+        let waiting = rig.intake.sources[&rig.source].queued.values().flatten().count();
+        assert_eq!(waiting, 0);
     }
 
     #[test]
     fn a_leader_that_there_never_was_may_be_of_a_topic_that_was_made_again() {
         let mut rig = Rig::start();
-        ask_epoch(&mut rig, 1, 101);
-        answer_epochs(&mut rig, 10);
-        assert!(resolved(&rig).is_empty(), "the topic is looked at first");
-        rig.describe(1);
-        answer_epochs(&mut rig, 10);
-        assert_eq!(resolved(&rig), [1], "it is the same topic");
-        ask_epoch(&mut rig, 2, 101);
+        // So may one whose log now ends below what was read of it.
+        for (ticket, epoch, end) in [(1, 101, 10), (2, 5, 9)] {
+            ask_epoch(&mut rig, "acme", ticket, epoch);
+            answer_epochs(&mut rig, end);
+            assert!(resolved(&rig).is_empty(), "the topic is looked at first");
+            rig.describe(1);
+            answer_epochs(&mut rig, end);
+            assert_eq!(resolved(&rig), [ticket], "it is the same topic");
+        }
+        ask_epoch(&mut rig, "acme", 3, 101);
         answer_epochs(&mut rig, 10);
         rig.describe(2);
         let at = rig.partition.end();

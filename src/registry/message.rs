@@ -15,6 +15,7 @@ use crate::types::ids::TenantId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
+use crate::types::positions::Reached;
 
 /// What a shard wants of the intake.
 #[derive(Debug)]
@@ -36,8 +37,11 @@ pub enum Command {
         source: SourceId,
         lookup: Lookup,
         claim: Option<Claim>,
-        /// Where these leaders' logs end now is looked up as well.
-        epochs: Vec<(PartitionId, LeaderEpoch)>,
+        /// Whose start it is: where there is not room for all at once, tenants take turns.
+        tenant: TenantId,
+        /// Where the logs of these leaders end now is looked up as well. A log that ends
+        /// below the offset is held against a new description of the topic first.
+        epochs: Vec<(PartitionId, Reached)>,
     },
     /// Describe these topics though nobody follows them, and no others any more.
     Watch { topics: Vec<TopicName> },
@@ -94,9 +98,19 @@ pub struct Bounds {
     pub at_timestamp: Offset,
     /// Whose log was found to reach to `end`, where Kafka says so.
     pub epoch: Option<LeaderEpoch>,
-    /// Where the logs of the leaders that were asked for end now; `None` of one that
-    /// never led the partition.
-    pub epoch_ends: Vec<(LeaderEpoch, Option<Offset>)>,
+    /// Where the logs of the leaders that were asked for end now.
+    pub epoch_ends: Vec<(LeaderEpoch, EpochEnd)>,
+}
+
+/// Where the log of an earlier leader ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpochEnd {
+    /// There, or at the end of the whole log where that leader leads it still.
+    At(Offset),
+    /// The leader that answered knows of no such epoch.
+    Unknown,
+    /// Nobody answered in time.
+    Unanswered,
 }
 
 /// What Kafka has of each partition of a topic, in order from zero; `None` of one

@@ -25,6 +25,7 @@ use crate::registry::source::assignment;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
+use crate::types::positions::Reached;
 
 impl Intake {
     /// Begins a source at its end: older records come from history.
@@ -208,6 +209,9 @@ impl Intake {
                 log.truncate(bounds.end);
             } else {
                 log.expire(bounds.start);
+            }
+            if let Some(epoch) = bounds.epoch {
+                log.begin_reached(Reached { epoch, to: bounds.end });
             }
             self.directory.wake(id, partition);
             self.tasks.push_back(assignment(id, &source.topic, log, Through::Usual));

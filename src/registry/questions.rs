@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::time::Duration;
+use std::time::Instant;
 
 use crate::log::partition::Generation;
 use crate::registry::intake::Intake;
 use crate::registry::message::Bounds;
+use crate::registry::message::EpochEnd;
 use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
@@ -22,6 +25,7 @@ use crate::registry::source::assignment;
 use crate::types::ids::LeaderEpoch;
 use crate::types::ids::PartitionId;
 use crate::types::ids::SourceId;
+use crate::types::ids::TenantId;
 use crate::types::positions::Reached;
 
 impl Intake {
@@ -104,8 +108,16 @@ impl Intake {
         }
     }
 
-    /// Answers those who asked for bounds. A leader epoch that the log never had may be
-    /// of a topic that has been made again since: that is looked at first.
+    /// Forgets those who can't wait for their answer any more.
+    pub(in crate::registry) fn forget_gone_askers(&mut self, now: Instant) {
+        for askers in self.sources.values_mut().flat_map(|source| source.queued.values_mut()) {
+            askers.retain(|asker| asker.asked_at + ASKED_FOR_MAX > now);
+        }
+    }
+
+    /// Answers those who asked for bounds. A leader epoch that the log does not have, or
+    /// not as far as a client has read, may be of a topic that has been made again
+    /// since: that is looked at first.
     pub(in crate::registry) fn answer_bounds(
         &mut self,
         id: SourceId,
@@ -114,7 +126,7 @@ impl Intake {
         result: &Result<Located, SourceFailure>,
     ) {
         let (doubted, to) = to.into_iter().partition(|asker| {
-            asker.claim.is_some() && result.as_ref().is_ok_and(|found| is_unknown(found, asker))
+            asker.claim.is_some() && result.as_ref().is_ok_and(|found| is_strange(found, asker))
         });
         self.doubt(id, lookup, doubted);
         answer(&self.directory, &to, result);
@@ -178,7 +190,8 @@ impl Intake {
         let generations = source.partitions.iter().map(|log| log.end().generation).collect();
         let epochs: BTreeSet<(PartitionId, LeaderEpoch)> = match &purpose {
             Purpose::Answer { to, .. } => {
-                to.iter().flat_map(|asker| &asker.epochs).copied().collect()
+                let wanted = to.iter().flat_map(|asker| &asker.epochs);
+                wanted.map(|(partition, reached)| (*partition, reached.epoch)).collect()
             }
             _ => BTreeSet::new(),
         };
@@ -204,26 +217,41 @@ impl Intake {
     }
 }
 
-/// Says whether a leader that somebody asked for was none of its partition.
-fn is_unknown(found: &Located, asker: &Asker) -> bool {
-    asker.epochs.iter().any(|(partition, epoch)| {
+/// Says whether a leader that somebody asked for was none of its partition, or its log
+/// ends below what was read of it.
+fn is_strange(found: &Located, asker: &Asker) -> bool {
+    asker.epochs.iter().any(|(partition, reached)| {
         let bounds = found.get(partition.index()).and_then(Option::as_ref);
-        bounds.is_some_and(|bounds| bounds.epoch_ends.contains(&(*epoch, None)))
+        let mut ends = bounds.into_iter().flat_map(|bounds| &bounds.epoch_ends);
+        ends.any(|(epoch, end)| match end {
+            _ if *epoch != reached.epoch => false,
+            EpochEnd::At(end) => *end < reached.to,
+            EpochEnd::Unknown => true,
+            EpochEnd::Unanswered => false,
+        })
     })
 }
 
-/// Parts those with whose leaders one question has room for from those who wait for the
-/// next.
+/// Parts those for whose leaders one question has room from those who wait for the
+/// next. Tenants take turns, so that one that names many leaders keeps no other waiting.
 fn with_room(askers: Vec<Asker>) -> (Vec<Asker>, Vec<Asker>) {
+    let mut turns: BTreeMap<TenantId, usize> = BTreeMap::new();
+    let turn = |asker: Asker| {
+        let turn = turns.entry(asker.tenant.clone()).or_default();
+        *turn += 1;
+        (*turn, asker)
+    };
+    let mut askers: Vec<(usize, Asker)> = askers.into_iter().map(turn).collect();
+    askers.sort_by_key(|(turn, _)| *turn);
     let mut asked: BTreeMap<PartitionId, BTreeSet<LeaderEpoch>> = BTreeMap::new();
-    askers.into_iter().partition(|asker| {
-        let has_room = asker.epochs.iter().all(|(partition, epoch)| {
+    askers.into_iter().map(|(_, asker)| asker).partition(|asker| {
+        let has_room = asker.epochs.iter().all(|(partition, reached)| {
             let known = asked.get(partition);
-            known.is_none_or(|known| known.contains(epoch) || known.len() < EPOCHS_AT_ONCE)
+            known.is_none_or(|known| known.contains(&reached.epoch) || known.len() < EPOCHS_AT_ONCE)
         });
         if has_room {
-            for (partition, epoch) in &asker.epochs {
-                asked.entry(*partition).or_default().insert(*epoch);
+            for (partition, reached) in &asker.epochs {
+                asked.entry(*partition).or_default().insert(reached.epoch);
             }
         }
         has_room
@@ -233,3 +261,5 @@ fn with_room(askers: Vec<Asker>) -> (Vec<Asker>, Vec<Asker>) {
 /// Leaders of one partition that are asked about in one question: each costs a round
 /// trip, and who asks may be a stranger.
 const EPOCHS_AT_ONCE: usize = 4;
+/// Nobody waits longer for an answer: workers give a start up before.
+pub(in crate::registry) const ASKED_FOR_MAX: Duration = Duration::from_secs(30);

@@ -20,11 +20,11 @@ use crate::registry::message::Task;
 use crate::registry::message::Through;
 use crate::registry::message::Ticket;
 use crate::registry::stalls::Seen;
-use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::ShardId;
 use crate::types::ids::SourceId;
+use crate::types::ids::TenantId;
 use crate::types::ids::TopicId;
 use crate::types::ids::TopicName;
 use crate::types::positions::Reached;
@@ -76,8 +76,11 @@ pub(in crate::registry) struct Asker {
     pub(in crate::registry) ticket: Ticket,
     /// What must be known before it is answered.
     pub(in crate::registry) claim: Option<Claim>,
-    /// Leaders of whose logs the ends are wanted.
-    pub(in crate::registry) epochs: Vec<(PartitionId, LeaderEpoch)>,
+    pub(in crate::registry) tenant: TenantId,
+    /// Leaders of whose logs the ends are wanted, and up to where they are in doubt.
+    pub(in crate::registry) epochs: Vec<(PartitionId, Reached)>,
+    /// When it was asked: after a while nobody waits for the answer.
+    pub(in crate::registry) asked_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +213,7 @@ fn add_partitions(
     for (index, bounds) in bounds.iter().enumerate().take(count).skip(known) {
         let log = make(PartitionId::from_index(index), bounds);
         if let Some(Bounds { end, epoch: Some(epoch), .. }) = bounds {
-            log.note_reached(log.end().generation, Reached { epoch: *epoch, to: *end });
+            log.begin_reached(Reached { epoch: *epoch, to: *end });
         }
         source.partitions.push(log);
     }

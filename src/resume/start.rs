@@ -1,10 +1,13 @@
 //! The start of a subscription, partition by partition.
 
+use std::collections::BTreeSet;
+
 use thiserror::Error;
 
 use crate::protocol::frame::GapReason;
 use crate::protocol::frame::StartAt;
 use crate::registry::message::Bounds;
+use crate::registry::message::EpochEnd;
 use crate::types::ids::LeaderEpoch;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
@@ -52,10 +55,15 @@ pub enum StartError {
          resume from positions, or try again"
     )]
     NoLeader(PartitionId),
-    /// The topic's partition has never been led so.
+    /// Nobody could say where the log ends that was read.
     #[error(
-        "partition {partition} has had no leader epoch {epoch}: \
-         resume without `epochs`, or from where `subscribed` and later frames said"
+        "kafka did not say what became of leader epoch {epoch} of partition {partition}: try again"
+    )]
+    NoEpoch { partition: PartitionId, epoch: LeaderEpoch },
+    /// Its leader knows of no such epoch: it may not have heard of it yet.
+    #[error(
+        "the leader of partition {partition} knows no leader epoch {epoch}: \
+         try again, and where that does not help, without `epochs`"
     )]
     UnknownEpoch { partition: PartitionId, epoch: LeaderEpoch },
 }
@@ -73,6 +81,8 @@ pub struct Known<'a> {
     /// What Kafka has, asked after the client asked; may be shorter than `live`
     /// where the topic was made again with fewer partitions.
     pub bounds: &'a [Option<Bounds>],
+    /// Of which the client has read another leader's log than this replica.
+    pub doubtful: &'a BTreeSet<PartitionId>,
 }
 
 /// What a replica has met of a partition, which may have more by now.
@@ -150,6 +160,10 @@ fn resume(place: &Place, known: &Known<'_>) -> Result<Plan, StartError> {
                 Some(met) if position > met.end => {
                     return Err(StartError::NoLeader(PartitionId::from_index(index)));
                 }
+                // Only its leader could say whether that is what the client has read.
+                Some(_) if known.doubtful.contains(&PartitionId::from_index(index)) => {
+                    return Err(StartError::NoLeader(PartitionId::from_index(index)));
+                }
                 // Of a partition that was never met the position is held against its
                 // end once it is located.
                 _ => return Ok(Start { position, lost: None }),
@@ -171,8 +185,9 @@ fn cut_at(place: &Place, index: usize, bounds: &Bounds) -> Result<Option<Offset>
     let found = bounds.epoch_ends.iter().find(|(asked, _)| *asked == epoch);
     match found {
         None => Ok(None),
-        Some((_, Some(end))) => Ok(Some(*end).filter(|end| *end < to)),
-        Some((_, None)) => Err(StartError::UnknownEpoch { partition, epoch }),
+        Some((_, EpochEnd::At(end))) => Ok(Some(*end).filter(|end| *end < to)),
+        Some((_, EpochEnd::Unknown)) => Err(StartError::UnknownEpoch { partition, epoch }),
+        Some((_, EpochEnd::Unanswered)) => Err(StartError::NoEpoch { partition, epoch }),
     }
 }
 
@@ -197,6 +212,7 @@ mod tests {
             live: &[Some(offset(90)), Some(offset(40))],
             met: &[met(10, 95), met(0, 40)],
             bounds: &[Some(bound(10, 100, 50)), Some(bound(0, 40, 40))],
+            doubtful: &BTreeSet::new(),
         };
         let plan = plan(from, &known).expect("a plan");
         let expected: Vec<Start> = expected
@@ -243,12 +259,13 @@ mod tests {
     #[test]
     fn what_another_leader_has_in_place_of_what_was_read_is_told_as_truncated() {
         let epoch = |raw| LeaderEpoch::from_kafka(raw).expect("not negative");
-        let known = |epoch_ends: &[(i32, Option<i64>)]| Bounds {
+        let at = |raw| EpochEnd::At(offset(raw));
+        let known = |epoch_ends: &[(i32, EpochEnd)]| Bounds {
             start: offset(10),
             end: offset(100),
             at_timestamp: offset(100),
             epoch: Some(epoch(7)),
-            epoch_ends: epoch_ends.iter().map(|(e, end)| (epoch(*e), end.map(offset))).collect(),
+            epoch_ends: epoch_ends.iter().map(|(e, end)| (epoch(*e), *end)).collect(),
         };
         let start_of = |to, bounds: Bounds| {
             let partition = PartitionId::from_index(0);
@@ -260,25 +277,28 @@ mod tests {
                 live: &[Some(offset(100))],
                 met: &[None],
                 bounds: &[Some(bounds)],
+                doubtful: &BTreeSet::new(),
             };
             plan(&StartAt::Place(Place { epochs, ..place }), &known).map(|plan| plan.starts[0])
         };
         let start = |bounds| start_of(60, bounds);
         let lost = |to| Some(Lost { to: offset(to), reason: GapReason::Truncated });
-        let at = |lost| Ok(Start { position: offset(60), lost });
-        assert_eq!(start(known(&[])), at(None), "its leader has not changed");
-        assert_eq!(start(known(&[(5, Some(60))])), at(None));
-        assert_eq!(start(known(&[(4, Some(20)), (5, Some(99))])), at(None));
-        assert_eq!(start(known(&[(4, Some(20)), (5, Some(59))])), at(lost(59)));
-        assert_eq!(start(known(&[(5, Some(3))])), at(lost(3)), "retention is told after it");
+        let goes = |lost| Ok(Start { position: offset(60), lost });
+        assert_eq!(start(known(&[])), goes(None), "its leader has not changed");
+        assert_eq!(start(known(&[(5, at(60))])), goes(None));
+        assert_eq!(start(known(&[(4, at(20)), (5, at(99))])), goes(None));
+        assert_eq!(start(known(&[(4, at(20)), (5, at(59))])), goes(lost(59)));
+        assert_eq!(start(known(&[(5, at(3))])), goes(lost(3)), "retention is told after it");
         // What is known reaches only as far as the last record below the position, or
         // further than the application has come.
-        assert_eq!(start_of(55, known(&[(5, Some(55))])), at(None));
-        assert_eq!(start_of(55, known(&[(5, Some(54))])), at(lost(54)));
-        assert_eq!(start_of(70, known(&[(5, Some(60))])), at(None));
-        let partition = PartitionId::from_index(0);
-        let unknown = Err(StartError::UnknownEpoch { partition, epoch: epoch(5) });
-        assert_eq!(start(known(&[(5, None)])), unknown);
+        assert_eq!(start_of(55, known(&[(5, at(55))])), goes(None));
+        assert_eq!(start_of(55, known(&[(5, at(54))])), goes(lost(54)));
+        assert_eq!(start_of(70, known(&[(5, at(60))])), goes(None));
+        let (partition, epoch) = (PartitionId::from_index(0), epoch(5));
+        let unknown = Err(StartError::UnknownEpoch { partition, epoch });
+        assert_eq!(start(known(&[(5, EpochEnd::Unknown)])), unknown);
+        let unanswered = Err(StartError::NoEpoch { partition, epoch });
+        assert_eq!(start(known(&[(5, EpochEnd::Unanswered)])), unanswered);
     }
 
     #[test]
@@ -289,6 +309,7 @@ mod tests {
             live: &[Some(Offset::ZERO), Some(Offset::ZERO)],
             met: &[None, None],
             bounds: &[Some(bounds)],
+            doubtful: &BTreeSet::new(),
         };
         let partition = PartitionId::from_index(3);
         let refused = plan(&place(1, &[(3, 5)]), &known);
@@ -304,6 +325,14 @@ mod tests {
     /// What a start is where the second partition has no leader; `met` says what
     /// this replica has of it.
     fn leaderless(from: &StartAt, met: Option<(i64, i64)>) -> Result<Vec<Start>, StartError> {
+        leaderless_in_doubt(from, met, &BTreeSet::new())
+    }
+
+    fn leaderless_in_doubt(
+        from: &StartAt,
+        met: Option<(i64, i64)>,
+        doubtful: &BTreeSet<PartitionId>,
+    ) -> Result<Vec<Start>, StartError> {
         let bounds = Bounds {
             start: offset(3),
             end: offset(9),
@@ -316,6 +345,7 @@ mod tests {
             live: &[Some(offset(9)), met.map(|met| met.end)],
             met: &[Some(Met { start: offset(3), end: offset(9) }), met],
             bounds: &[Some(bounds), None],
+            doubtful,
         };
         Ok(plan(from, &known)?.starts)
     }
@@ -338,5 +368,9 @@ mod tests {
         assert_eq!(leaderless(&positions(40), met), starts(7, 40));
         assert_eq!(leaderless(&positions(41), met), no_leader, "it may have been taken back");
         assert_eq!(leaderless(&positions(41), None), starts(7, 41), "the same, told later");
+        let doubtful = BTreeSet::from([PartitionId::from_index(1)]);
+        let in_doubt = |met| leaderless_in_doubt(&positions(30), met, &doubtful);
+        assert_eq!(in_doubt(met), no_leader, "it may have read another leader's log");
+        assert_eq!(in_doubt(None), starts(7, 30));
     }
 }

@@ -27,7 +27,7 @@ impl Reached {
     }
 }
 
-/// How far the log of each partition is known to have reached.
+/// In which leader's log stood what was read of each partition.
 pub type Epochs = BTreeMap<PartitionId, Reached>;
 
 /// Positions together with the topic that they speak of: all that a client

@@ -387,10 +387,10 @@ impl Mind {
         };
         let topic = frame.topic_id.clone();
         self.tally.gap(why);
-        self.epochs.remove(&p);
         match why {
             GapReason::Retention | GapReason::Skipped => self.advance(p, to),
             GapReason::Truncated | GapReason::TopicRecreated => {
+                self.epochs.remove(&p);
                 let mut place = self.place.lock().expect("no panic");
                 if let Some((known, positions)) = &mut *place {
                     if let Some(topic) = &topic

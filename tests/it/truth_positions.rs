@@ -106,18 +106,20 @@ fn epochs_that_no_frame_brought_are_refused() {
     let stage = Stage::begin("epochs");
     let mut client = stage.client("acme");
     let own = stage.topic_id("acme");
-    let mut check = |epochs: Value, code: &str, message: &str| {
+    let mut check = |epochs: Value, code: &str, retry: bool, message: &str| {
         let from = json!({ "positions": { "0": 3 }, "epochs": epochs, "topic_id": own });
         let (before, error) = refused(&mut client, &from);
-        check_error(&error, code, message);
+        let told = (&error["code"], &error["message"], &error["retry"]);
+        assert_eq!(told, (&json!(code), &json!(message), &json!(retry)), "{error}");
         assert!(before.is_empty(), "{before:?}");
     };
-    let never = "partition 0 has had no leader epoch 1000: resume without `epochs`, or from where \
-                 `subscribed` and later frames said";
-    check(json!({ "0": [1_000, 3] }), "invalid_argument", never);
+    let never = "the leader of partition 0 knows no leader epoch 1000: try again, and where that \
+                 does not help, without `epochs`";
+    check(json!({ "0": [1_000, 3] }), "unavailable", true, never);
     let strange = "`epochs` names partition 1, of which `positions` says nothing";
-    check(json!({ "1": [0, 0] }), "invalid_argument", strange);
-    check(json!({ "0": [1_u64 << 31, 3] }), "invalid_argument", "a leader epoch is above 2^31 - 1");
+    check(json!({ "1": [0, 0] }), "invalid_argument", false, strange);
+    let high = "a leader epoch is above 2^31 - 1";
+    check(json!({ "0": [1_u64 << 31, 3] }), "invalid_argument", false, high);
     stage.goes_on(&mut client);
 }
 

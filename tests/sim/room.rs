@@ -19,6 +19,7 @@ use brucke::registry::directory::Directory;
 use brucke::registry::intake::Intake;
 use brucke::registry::message::Bounds;
 use brucke::registry::message::Command;
+use brucke::registry::message::EpochEnd;
 use brucke::registry::message::Located;
 use brucke::registry::message::Lookup;
 use brucke::registry::message::ReadError;
@@ -300,11 +301,19 @@ impl Room {
         let records_max = rng.usize(1..=self.batch_records_max);
         let from = chunk.from.offset.as_u64();
         let fetched = fetch(kafka, &chunk.topic, &chunk.partition, from, records_max, now);
+        let last;
         let (records, to) = match fetched.map_err(failed)? {
             Fetched::OutOfRange => return Err(ReadError::OutOfRange(chunk.from.offset)),
-            Fetched::Records { records, to, .. } => (records, to),
+            Fetched::Records { records, to, epoch } => {
+                last = records.last().map(|(last, _)| *last).zip(epoch);
+                (records, to)
+            }
         };
         let until = chunk.until.as_u64();
+        // Of which leader one is that was fetched beyond it says nothing of the others.
+        let reached = last
+            .filter(|(last, _)| *last < until)
+            .map(|(last, epoch)| Reached { epoch: leader_epoch(epoch), to: offset(last + 1) });
         let mut batch = BatchBuilder::new(chunk.from.offset);
         for (at, content) in records.iter().filter(|(at, _)| *at < until) {
             self.push(chunk.source, &mut batch, *at, content);
@@ -313,7 +322,7 @@ impl Room {
         if batch.covers_nothing() {
             return Err(ReadError::Failed("the log ends here".to_owned()));
         }
-        Ok(batch.finish())
+        Ok(batch.finish().under(reached))
     }
 
     fn insert_history(
@@ -458,7 +467,10 @@ fn list_offsets(
         let (start, end, at_timestamp) = (offset(found.start), offset(end), offset(at));
         let epoch = Some(leader_epoch(found.epoch));
         let asked = epochs.iter().filter(|(partition, _)| partition.index() == index);
-        let end_of = |epoch: LeaderEpoch| found.end_of_epoch(epoch.as_u32()).map(offset);
+        let end_of = |epoch: LeaderEpoch| match found.end_of_epoch(epoch.as_u32()) {
+            Some(end) => EpochEnd::At(offset(end)),
+            None => EpochEnd::Unknown,
+        };
         let epoch_ends = asked.map(|(_, epoch)| (*epoch, end_of(*epoch))).collect();
         Ok(Some(Bounds { start, end, at_timestamp, epoch, epoch_ends }))
     };

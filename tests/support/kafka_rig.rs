@@ -30,6 +30,7 @@ use brucke::types::ids::ShardId;
 use brucke::types::ids::SourceId;
 use brucke::types::ids::TenantId;
 use brucke::types::ids::TopicName;
+use brucke::types::positions::Reached;
 use brucke::types::record::Owner;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
@@ -124,7 +125,10 @@ impl KafkaRig {
         epochs: Vec<(PartitionId, LeaderEpoch)>,
     ) -> Vec<Bounds> {
         let (shard, ticket, claim) = (SHARD, Ticket(7), None);
-        self.command(Command::Resolve { shard, ticket, source, lookup, claim, epochs });
+        let tenant = TenantId::new("acme");
+        let at = |epoch| Reached { epoch, to: Offset::ZERO };
+        let epochs = epochs.into_iter().map(|(partition, epoch)| (partition, at(epoch))).collect();
+        self.command(Command::Resolve { shard, ticket, source, lookup, claim, tenant, epochs });
         self.wait_for("offsets", |event| match event {
             Event::Resolved { result, .. } => Some(result.clone()),
             _ => None,

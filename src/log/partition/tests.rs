@@ -43,8 +43,11 @@ fn check(log: &SharedPartition, at: i64, known: Option<Reached>) {
 fn what_kafka_says_of_the_end_is_taken_of_what_was_read_only() {
     let log = begin();
     check(&log, 100, None);
-    // More was there already when it was asked.
+    // Under whose leader it was read nobody knows.
     log.note_reached(log.end().generation, reached(5, 140));
+    check(&log, 100, None);
+    // More was there already when it was asked.
+    log.begin_reached(reached(5, 140));
     check(&log, 140, Some(reached(5, 100)));
     check(&log, 60, Some(reached(5, 60)));
     append(&log, 110, Some(reached(5, 109)));
@@ -58,15 +61,30 @@ fn what_kafka_says_of_the_end_is_taken_of_what_was_read_only() {
 }
 
 #[test]
-fn records_of_a_later_leader_count_and_those_of_an_earlier_do_not() {
+fn what_was_read_last_counts() {
     let log = begin();
-    log.note_reached(log.end().generation, reached(5, 100));
+    log.begin_reached(reached(5, 100));
+    // Of a transaction that was open over an election.
     append(&log, 103, Some(reached(4, 102)));
-    check(&log, 103, Some(reached(5, 100)));
+    check(&log, 103, Some(reached(4, 102)));
     append(&log, 106, Some(reached(6, 106)));
     check(&log, 106, Some(reached(6, 106)));
     append(&log, 108, None);
     check(&log, 108, Some(reached(6, 106)));
+}
+
+#[test]
+fn history_of_a_later_leader_than_the_tail_is_not_taken() {
+    let log = begin();
+    log.begin_reached(reached(5, 100));
+    let insert = |from: i64, known| {
+        let mut batch = BatchBuilder::new(offset(from));
+        batch.skip_to(offset(from + 10));
+        log.insert_history(log.end().generation, batch.finish().under(known))
+    };
+    assert_eq!(insert(10, Some(reached(4, 20))), Added::Stored);
+    assert_eq!(insert(20, None), Added::Stored);
+    assert_eq!(insert(30, Some(reached(6, 40))), Added::Stale);
 }
 
 #[test]
@@ -80,6 +98,8 @@ fn a_log_that_was_cut_off_is_known_anew() {
     // An answer that was under way when the log was cut off.
     log.note_reached(before.generation, reached(5, 110));
     check(&log, 104, None);
+    log.begin_reached(reached(6, 104));
+    check(&log, 104, Some(reached(6, 104)));
     append(&log, 107, Some(reached(6, 107)));
     check(&log, 107, Some(reached(6, 107)));
     log.recreate(TopicId::from_kafka(0, 9));

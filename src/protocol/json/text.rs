@@ -56,7 +56,7 @@ impl<'a> ObjectWriter<'a> {
         object.close();
     }
 
-    /// Writes how far logs are known to have reached, where any is.
+    /// Writes in which leaders' logs stood what was read, where any is known.
     pub(crate) fn epochs(&mut self, epochs: &Epochs) {
         if epochs.is_empty() {
             return;
@@ -83,7 +83,7 @@ pub(crate) fn write_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Writes how far a log had reached: leader epoch and offset.
+/// Writes in which leader's log stood what was read up to where.
 pub(crate) fn write_epoch(out: &mut Vec<u8>, Reached { epoch, to }: Reached) {
     out.push(b'[');
     write_number(out, epoch.as_u32());
