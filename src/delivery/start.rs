@@ -277,8 +277,11 @@ impl Shard {
             StartAt::Latest => self.sources[source].topic_id,
             _ => places.first().map_or(TopicId::UNKNOWN, |place| place.log.topic_id()),
         };
+        // Where there is a leader, it has been asked.
         let doubtful = match &**from {
-            StartAt::Place(place) => doubtful(place, places).into_iter().map(|(p, _)| p).collect(),
+            StartAt::Place(place) if bounds.iter().any(Option::is_none) => {
+                doubtful(place, places).into_iter().map(|(partition, _)| partition).collect()
+            }
             _ => BTreeSet::new(),
         };
         let known = Known { topic_id, live: &live, met: &met, bounds, doubtful: &doubtful };

@@ -27,6 +27,7 @@ use crate::kafka::native::topics::ErrorCode;
 use crate::kafka::status::Brokers;
 use crate::kafka::status::KafkaStatus;
 use crate::registry::message::Bounds;
+use crate::registry::message::ListOffsets;
 use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
@@ -41,16 +42,8 @@ use crate::types::trace::ClusterName;
 /// A question about topics or offsets.
 #[derive(Debug)]
 pub(in crate::kafka) enum Question {
-    Describe {
-        topics: Vec<TopicName>,
-    },
-    ListOffsets {
-        request: u64,
-        topic: TopicName,
-        partitions: usize,
-        lookup: Lookup,
-        epochs: Vec<(PartitionId, LeaderEpoch)>,
-    },
+    Describe { topics: Vec<TopicName> },
+    ListOffsets(ListOffsets),
 }
 
 /// One of the threads that ask. They share a client and the questions.
@@ -83,11 +76,10 @@ impl Admin {
         loop {
             match self.questions.recv_timeout(IDLE_INTERVAL) {
                 Ok(Question::Describe { topics }) => self.describe(topics),
-                Ok(Question::ListOffsets { request, topic, partitions, lookup, epochs }) => {
-                    let result = self
-                        .list_offsets(&topic, partitions, lookup, &epochs)
-                        .map_err(|code| self.failure(&topic, code));
-                    self.answer(Answer::Offsets { request, result });
+                Ok(Question::ListOffsets(question)) => {
+                    let result = self.list_offsets(&question);
+                    let result = result.map_err(|code| self.failure(&question.topic, code));
+                    self.answer(Answer::Offsets { request: question.request, result });
                 }
                 // Nobody asks for anything: ask whether the brokers are back.
                 Err(RecvTimeoutError::Timeout) if self.status.brokers() != Brokers::Reachable => {
@@ -141,13 +133,9 @@ impl Admin {
         }
     }
 
-    fn list_offsets(
-        &self,
-        topic: &TopicName,
-        partitions: usize,
-        lookup: Lookup,
-        epochs: &[(PartitionId, LeaderEpoch)],
-    ) -> Result<Located, ErrorCode> {
+    fn list_offsets(&self, question: &ListOffsets) -> Result<Located, ErrorCode> {
+        let ListOffsets { topic, partitions, lookup, epochs, .. } = question;
+        let (partitions, lookup) = (*partitions, *lookup);
         // The client waits for the leaders of all that it is asked about.
         let led = self.led(topic, partitions)?;
         // The end is asked for last: it is then not below what was found before.

@@ -272,9 +272,7 @@ impl Control {
         while let Some(task) = self.intake.poll_task() {
             match task {
                 Task::Describe { topics } => self.ask(Question::Describe { topics }),
-                Task::ListOffsets { request, topic, partitions, lookup, epochs } => {
-                    self.ask(Question::ListOffsets { request, topic, partitions, lookup, epochs });
-                }
+                Task::ListOffsets(question) => self.ask(Question::ListOffsets(question)),
                 Task::Assign { source, topic, partition, through } => {
                     let id = AssignmentId(self.assignment_next);
                     self.assignment_next += 1;

@@ -140,8 +140,7 @@ impl Follower {
                     Item::Record(message) if message.offset() < self.batch.to() => Step::Continue,
                     Item::Record(message) => {
                         let fate = classify::add(&mut self.batch, &message, &self.rules);
-                        let to = self.batch.to();
-                        self.reached = message.leader_epoch().map(|epoch| Reached { epoch, to });
+                        self.reached = message.reached();
                         self.records += 1;
                         self.unclassified += u64::from(fate == Fate::Unclassified);
                         Step::Continue

@@ -306,9 +306,7 @@ fn step(item: &Item<'_>, batch: &mut BatchBuilder, until: Offset, rules: &Rules)
             Step::Beyond
         }
         Item::Record(message) => {
-            let fate = classify::add(batch, message, rules);
-            let epoch = message.leader_epoch();
-            Step::Added(fate, epoch.map(|epoch| Reached { epoch, to: batch.to() }))
+            Step::Added(classify::add(batch, message, rules), message.reached())
         }
         Item::End(offset) if *offset >= until => {
             batch.skip_to(until);

@@ -1,5 +1,6 @@
 //! What the values in a client's frame may be, the same in every encoding.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -133,25 +134,11 @@ pub(crate) fn add_position(
     partition: Option<u32>,
     offset: u64,
 ) -> Result<(), DecodeError> {
-    if positions.len() == PARTITIONS_MAX {
-        return Err(DecodeError::limit(format!(
-            "`positions` names more than {PARTITIONS_MAX} partitions"
-        )));
-    }
-    let partition = partition.and_then(PartitionId::from_client).ok_or_else(|| {
-        DecodeError::invalid(
-            "a name in `positions` is not the decimal number of a partition, such as \"0\"",
-        )
-    })?;
-    let offset = Offset::from_client(offset).ok_or_else(|| {
-        DecodeError::invalid(format!("the position of partition {partition} is above 2^63 - 1"))
-    })?;
-    match positions.insert(partition, offset) {
-        None => Ok(()),
-        Some(_) => Err(DecodeError::bad_frame(format!(
-            "`positions` names partition {partition} more than once"
-        ))),
-    }
+    add("positions", positions, partition, |partition| {
+        Offset::from_client(offset).ok_or_else(|| {
+            DecodeError::invalid(format!("the position of partition {partition} is above 2^63 - 1"))
+        })
+    })
 }
 
 /// Checks a leader epoch and the offset up to which its log was read.
@@ -170,20 +157,30 @@ pub(crate) fn add_epoch(
     epoch: u64,
     to: u64,
 ) -> Result<(), DecodeError> {
-    if epochs.len() == PARTITIONS_MAX {
+    add("epochs", epochs, partition, |_| reached(epoch, to))
+}
+
+/// Adds what a field named `name` says of one partition to the rest of it, checked.
+fn add<T>(
+    name: &str,
+    known: &mut BTreeMap<PartitionId, T>,
+    partition: Option<u32>,
+    value: impl FnOnce(PartitionId) -> Result<T, DecodeError>,
+) -> Result<(), DecodeError> {
+    if known.len() == PARTITIONS_MAX {
         return Err(DecodeError::limit(format!(
-            "`epochs` names more than {PARTITIONS_MAX} partitions"
+            "`{name}` names more than {PARTITIONS_MAX} partitions"
         )));
     }
     let partition = partition.and_then(PartitionId::from_client).ok_or_else(|| {
-        DecodeError::invalid(
-            "a name in `epochs` is not the decimal number of a partition, such as \"0\"",
-        )
+        DecodeError::invalid(format!(
+            "a name in `{name}` is not the decimal number of a partition, such as \"0\""
+        ))
     })?;
-    match epochs.insert(partition, reached(epoch, to)?) {
+    match known.insert(partition, value(partition)?) {
         None => Ok(()),
         Some(_) => Err(DecodeError::bad_frame(format!(
-            "`epochs` names partition {partition} more than once"
+            "`{name}` names partition {partition} more than once"
         ))),
     }
 }

@@ -448,6 +448,7 @@ mod tests {
     use crate::registry::message::Bounds;
     use crate::registry::message::Claim;
     use crate::registry::message::EpochEnd;
+    use crate::registry::message::ListOffsets;
     use crate::registry::message::Through;
     use crate::registry::message::Ticket;
     use crate::registry::questions::ASKED_FOR_MAX;
@@ -515,7 +516,7 @@ mod tests {
 
         /// Answers the offsets that are asked for.
         fn offsets(&mut self, end: i64) {
-            let Some(Task::ListOffsets { request, .. }) = self.next() else {
+            let Some(Task::ListOffsets(ListOffsets { request, .. })) = self.next() else {
                 panic!("no offsets are asked for");
             };
             let end = Offset::from_kafka(end).expect("not negative");
@@ -602,13 +603,15 @@ mod tests {
         let (source, id, now) = (rig.source, rig.partition.id(), rig.now);
         let expired = ReadError::OutOfRange(Offset::ZERO);
         rig.intake.handle_history(source, id, Err(expired.clone()), now);
-        let Some(Task::ListOffsets { request, .. }) = rig.next() else { panic!("no bounds") };
+        let Some(Task::ListOffsets(ListOffsets { request, .. })) = rig.next() else {
+            panic!("no bounds")
+        };
         let at = Offset::from_kafka(12).expect("not negative");
         let bounds = Bounds { start: at, end: at, at_timestamp: at, ..Bounds::default() };
         rig.intake.handle_offsets(request, Ok(vec![Some(bounds)]), now);
         // What these bounds want to be read is not begun yet.
         rig.intake.handle_read_error(source, id, expired, now);
-        assert!(matches!(rig.next(), Some(Task::ListOffsets { .. })));
+        assert!(matches!(rig.next(), Some(Task::ListOffsets(_))));
         let task = rig.next();
         assert!(task.is_none(), "{task:?}");
     }
@@ -643,7 +646,7 @@ mod tests {
             rig.intake.handle_described(&TopicName::new("u"), Ok(description), rig.now);
         };
         let located = |rig: &mut Rig, end: Option<i64>| {
-            let Some(Task::ListOffsets { request, .. }) = rig.next() else {
+            let Some(Task::ListOffsets(ListOffsets { request, .. })) = rig.next() else {
                 panic!("no offsets are asked for");
             };
             let bounds = |end| {
@@ -692,7 +695,9 @@ mod tests {
         rig.intake.handle_timeout(rig.now);
         rig.describe(2);
         rig.intake.poll_task();
-        let Some(Task::ListOffsets { request, .. }) = rig.next() else { panic!("no offsets") };
+        let Some(Task::ListOffsets(ListOffsets { request, .. })) = rig.next() else {
+            panic!("no offsets")
+        };
         let failure = SourceFailure::UnknownTopic(TopicName::new("t"));
         rig.intake.handle_offsets(request, Err(failure), rig.now);
         let (shard, source) = (ShardId::new(1), rig.source);
@@ -708,7 +713,7 @@ mod tests {
         rig.now += Duration::from_secs(4);
         rig.intake.handle_timeout(rig.now);
         while let Some(task) = rig.next() {
-            if let Task::ListOffsets { request, .. } = task {
+            if let Task::ListOffsets(ListOffsets { request, .. }) = task {
                 let end = Offset::from_kafka(end).expect("not negative");
                 let bounds = Bounds { end, at_timestamp: end, ..Bounds::default() };
                 rig.intake.handle_offsets(request, Ok(vec![Some(bounds)]), rig.now);
@@ -772,7 +777,7 @@ mod tests {
     /// Answers the question that is asked: each leader's log ends there, but for those
     /// above 100, who never led. Returns for how many it was asked.
     fn answer_epochs(rig: &mut Rig, end: i64) -> usize {
-        let Some(Task::ListOffsets { request, epochs, .. }) = rig.next() else {
+        let Some(Task::ListOffsets(ListOffsets { request, epochs, .. })) = rig.next() else {
             panic!("nothing is asked");
         };
         let end = Offset::from_kafka(end).expect("not negative");
@@ -826,7 +831,7 @@ mod tests {
         rig.now += ASKED_FOR_MAX;
         rig.intake.handle_timeout(rig.now);
         let asked = rig.next();
-        assert!(matches!(asked, Some(Task::ListOffsets { .. })), "one was under way: {asked:?}");
+        assert!(matches!(asked, Some(Task::ListOffsets(_))), "one was under way: {asked:?}");
         let waiting = rig.intake.sources[&rig.source].queued.values().flatten().count();
         assert_eq!(waiting, 0);
     }

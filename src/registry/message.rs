@@ -135,16 +135,8 @@ pub enum SourceFailure {
 pub enum Task {
     /// Describe these topics; each answered by `Intake::handle_described`.
     Describe { topics: Vec<TopicName> },
-    /// Look up offsets of partitions `0..partitions`; answered by
-    /// `Intake::handle_offsets` with the same `request`.
-    ListOffsets {
-        request: u64,
-        topic: TopicName,
-        partitions: usize,
-        lookup: Lookup,
-        /// Each once; [`Bounds::epoch_ends`] has them in the answer.
-        epochs: Vec<(PartitionId, LeaderEpoch)>,
-    },
+    /// Look up offsets; answered by `Intake::handle_offsets` with the same `request`.
+    ListOffsets(ListOffsets),
     /// Read this partition from the end of its log on and append what comes. One
     /// that is assigned already is read anew. Where the log ends is looked up
     /// when the reading begins and the earlier one has stopped, not before: what
@@ -162,6 +154,17 @@ pub enum Task {
         from: Cursor,
         until: Offset,
     },
+}
+
+/// A question about the offsets of partitions `0..partitions`.
+#[derive(Debug)]
+pub struct ListOffsets {
+    pub request: u64,
+    pub topic: TopicName,
+    pub partitions: usize,
+    pub lookup: Lookup,
+    /// Each once; [`Bounds::epoch_ends`] has them in the answer.
+    pub epochs: Vec<(PartitionId, LeaderEpoch)>,
 }
 
 /// By which client a partition is read.

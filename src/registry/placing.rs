@@ -42,9 +42,7 @@ impl Intake {
         let unlocated = source.unlocated.clone();
         self.relocate_later(id, unlocated, now);
         self.assign(id, 0);
-        for shard in self.sources[&id].followers.keys().copied().collect::<Vec<_>>() {
-            self.announce(id, shard);
-        }
+        self.announce_to_all(id);
         self.ask_all_queued(id);
     }
 
@@ -97,9 +95,7 @@ impl Intake {
         self.assign(id, 0);
         // Who began to follow while the new topic could not be read has heard of no
         // partition yet; to all others it says nothing.
-        for shard in self.sources[&id].followers.keys().copied().collect::<Vec<_>>() {
-            self.announce(id, shard);
-        }
+        self.announce_to_all(id);
         self.announce_added(id, added);
         for partition in 0..known {
             self.directory.wake(id, PartitionId::from_index(partition));
@@ -284,6 +280,12 @@ impl Intake {
         let source = &self.sources[&id];
         let (ticket, partitions) = (source.followers[&shard], source.partitions.clone());
         self.directory.mailbox(shard).post(Event::Ready { source: id, ticket, partitions });
+    }
+
+    fn announce_to_all(&self, id: SourceId) {
+        for shard in self.sources[&id].followers.keys() {
+            self.announce(id, *shard);
+        }
     }
 
     pub(in crate::registry) fn announce_added(

@@ -10,6 +10,7 @@ use crate::log::partition::Generation;
 use crate::registry::intake::Intake;
 use crate::registry::message::Bounds;
 use crate::registry::message::EpochEnd;
+use crate::registry::message::ListOffsets;
 use crate::registry::message::Located;
 use crate::registry::message::Lookup;
 use crate::registry::message::SourceFailure;
@@ -197,7 +198,8 @@ impl Intake {
         };
         let epochs = epochs.into_iter().collect();
         self.requests.insert(request, Request { source: id, topic_id, generations, purpose });
-        self.tasks.push_back(Task::ListOffsets { request, topic, partitions, lookup, epochs });
+        let question = ListOffsets { request, topic, partitions, lookup, epochs };
+        self.tasks.push_back(Task::ListOffsets(question));
     }
 
     /// Notes whose logs reach how far, where those are still the logs that were asked
@@ -235,6 +237,8 @@ fn is_strange(found: &Located, asker: &Asker) -> bool {
 /// Parts those for whose leaders one question has room from those who wait for the
 /// next. Tenants take turns, so that one that names many leaders keeps no other waiting.
 fn with_room(askers: Vec<Asker>) -> (Vec<Asker>, Vec<Asker>) {
+    let (mut to, askers): (Vec<Asker>, Vec<Asker>) =
+        askers.into_iter().partition(|asker| asker.epochs.is_empty());
     let mut turns: BTreeMap<TenantId, usize> = BTreeMap::new();
     let turn = |asker: Asker| {
         let turn = turns.entry(asker.tenant.clone()).or_default();
@@ -244,18 +248,23 @@ fn with_room(askers: Vec<Asker>) -> (Vec<Asker>, Vec<Asker>) {
     let mut askers: Vec<(usize, Asker)> = askers.into_iter().map(turn).collect();
     askers.sort_by_key(|(turn, _)| *turn);
     let mut asked: BTreeMap<PartitionId, BTreeSet<LeaderEpoch>> = BTreeMap::new();
-    askers.into_iter().map(|(_, asker)| asker).partition(|asker| {
-        let has_room = asker.epochs.iter().all(|(partition, reached)| {
-            let known = asked.get(partition);
-            known.is_none_or(|known| known.contains(&reached.epoch) || known.len() < EPOCHS_AT_ONCE)
-        });
-        if has_room {
-            for (partition, reached) in &asker.epochs {
-                asked.entry(*partition).or_default().insert(reached.epoch);
+    let (now, later): (Vec<Asker>, Vec<Asker>) =
+        askers.into_iter().map(|(_, asker)| asker).partition(|asker| {
+            let has_room = asker.epochs.iter().all(|(partition, reached)| {
+                let known = asked.get(partition);
+                known.is_none_or(|known| {
+                    known.contains(&reached.epoch) || known.len() < EPOCHS_AT_ONCE
+                })
+            });
+            if has_room {
+                for (partition, reached) in &asker.epochs {
+                    asked.entry(*partition).or_default().insert(reached.epoch);
+                }
             }
-        }
-        has_room
-    })
+            has_room
+        });
+    to.extend(now);
+    (to, later)
 }
 
 /// Leaders of one partition that are asked about in one question: each costs a round

@@ -3,6 +3,23 @@
 use std::fmt;
 use std::sync::Arc;
 
+/// Shows what a type wraps as that shows itself, also in `{:?}`.
+macro_rules! shown_as_content {
+    ($name:ident) => {
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
 /// Position of a record within one partition. Counts records, not bytes.
 ///
 /// Offsets grow but may skip: compaction and transactions leave holes.
@@ -46,17 +63,7 @@ impl Offset {
     }
 }
 
-impl fmt::Debug for Offset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for Offset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+shown_as_content!(Offset);
 
 /// Number of a partition within its topic.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,17 +101,7 @@ impl PartitionId {
     }
 }
 
-impl fmt::Debug for PartitionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for PartitionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+shown_as_content!(PartitionId);
 
 /// How often a partition has had a new leader (KIP-101). A log that was cut off
 /// goes on under a higher one.
@@ -133,17 +130,7 @@ impl LeaderEpoch {
     }
 }
 
-impl fmt::Debug for LeaderEpoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for LeaderEpoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+shown_as_content!(LeaderEpoch);
 
 /// Identity of a topic (KIP-516): a topic that is deleted and made again under
 /// the same name has another.
@@ -202,17 +189,7 @@ macro_rules! name {
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
+        shown_as_content!($name);
     };
 }
 

@@ -23,6 +23,7 @@ use brucke::registry::directory::Directory;
 use brucke::registry::intake::Intake;
 use brucke::registry::intake::IntakeSettings;
 use brucke::registry::message::Bounds;
+use brucke::registry::message::ListOffsets;
 use brucke::registry::message::Task;
 use brucke::registry::message::TopicDescription;
 use brucke::types::ids::ShardId;
@@ -217,7 +218,7 @@ impl Stage {
                     self.intake.handle_described(&topic, Ok(description), now);
                 }
             }
-            Task::ListOffsets { request, partitions, .. } => {
+            Task::ListOffsets(ListOffsets { request, partitions, .. }) => {
                 let (start, end) = (offset(0), offset(END));
                 let bounds = Bounds { start, end, at_timestamp: end, ..Bounds::default() };
                 self.intake.handle_offsets(request, Ok(vec![Some(bounds); partitions]), now);

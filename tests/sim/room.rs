@@ -20,6 +20,7 @@ use brucke::registry::intake::Intake;
 use brucke::registry::message::Bounds;
 use brucke::registry::message::Command;
 use brucke::registry::message::EpochEnd;
+use brucke::registry::message::ListOffsets;
 use brucke::registry::message::Located;
 use brucke::registry::message::Lookup;
 use brucke::registry::message::ReadError;
@@ -74,13 +75,7 @@ type Place = (SourceId, PartitionId);
 #[derive(Debug)]
 enum Job {
     Describe(TopicName),
-    ListOffsets {
-        request: u64,
-        topic: TopicName,
-        partitions: usize,
-        lookup: Lookup,
-        epochs: Vec<(PartitionId, LeaderEpoch)>,
-    },
+    ListOffsets(ListOffsets),
     ReadHistory(Chunk),
 }
 
@@ -212,9 +207,8 @@ impl Room {
                         self.jobs.push((now + delay(rng), Job::Describe(topic)));
                     }
                 }
-                Task::ListOffsets { request, topic, partitions, lookup, epochs } => {
-                    let job = Job::ListOffsets { request, topic, partitions, lookup, epochs };
-                    self.jobs.push((now + delay(rng), job));
+                Task::ListOffsets(question) => {
+                    self.jobs.push((now + delay(rng), Job::ListOffsets(question)));
                 }
                 Task::ReadHistory { source, topic, partition, from, until } => {
                     let chunk = Chunk { source, topic, partition, from, until };
@@ -277,9 +271,10 @@ impl Room {
                 let described = described.map_err(|refusal| failure(&topic, refusal));
                 Answer::Described(topic, described)
             }
-            Job::ListOffsets { request, topic, partitions, lookup, epochs } => {
-                let bounds = list_offsets(kafka, &topic, partitions, lookup, &epochs, now);
-                Answer::Offsets(request, bounds.map_err(|refusal| failure(&topic, refusal)))
+            Job::ListOffsets(question) => {
+                let bounds = list_offsets(kafka, &question, now);
+                let bounds = bounds.map_err(|refusal| failure(&question.topic, refusal));
+                Answer::Offsets(question.request, bounds)
             }
             Job::ReadHistory(chunk) => {
                 // What Kafka gave is old by the time that it is in the log.
@@ -445,14 +440,8 @@ fn fetch(
     }
 }
 
-fn list_offsets(
-    kafka: &Kafka,
-    topic: &TopicName,
-    partitions: usize,
-    lookup: Lookup,
-    epochs: &[(PartitionId, LeaderEpoch)],
-    now: Instant,
-) -> Result<Located, Refusal> {
+fn list_offsets(kafka: &Kafka, question: &ListOffsets, now: Instant) -> Result<Located, Refusal> {
+    let ListOffsets { topic, partitions, lookup, epochs, .. } = question;
     let (_, log) = kafka.find(topic, now)?;
     let bounds = |index: usize| {
         let found = log.partitions.get(index).ok_or(Refusal::Unknown)?;
@@ -462,7 +451,7 @@ fn list_offsets(
         let end = found.stable_end();
         let at = match lookup {
             Lookup::Bounds => end,
-            Lookup::Timestamp(at) => found.offset_at(at),
+            Lookup::Timestamp(at) => found.offset_at(*at),
         };
         let (start, end, at_timestamp) = (offset(found.start), offset(end), offset(at));
         let epoch = Some(leader_epoch(found.epoch));
@@ -474,7 +463,7 @@ fn list_offsets(
         let epoch_ends = asked.map(|(_, epoch)| (*epoch, end_of(*epoch))).collect();
         Ok(Some(Bounds { start, end, at_timestamp, epoch, epoch_ends }))
     };
-    (0..partitions).map(bounds).collect()
+    (0..*partitions).map(bounds).collect()
 }
 
 fn leader_epoch(raw: u32) -> LeaderEpoch {

@@ -22,6 +22,7 @@ use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicName;
+use crate::types::positions::Reached;
 use crate::types::record::RawRecord;
 
 /// The queue of one partition, taken from the client's common one.
@@ -265,10 +266,12 @@ impl MessageRef<'_> {
         Offset::from_kafka(self.0.offset).expect("a record has an offset")
     }
 
-    /// Returns the epoch of the leader that took the record.
-    pub(in crate::kafka) fn leader_epoch(&self) -> Option<LeaderEpoch> {
+    /// Returns in which leader's log the record stands, and all that was read before it.
+    pub(in crate::kafka) fn reached(&self) -> Option<Reached> {
         // SAFETY: the message is alive and a consumer's.
-        LeaderEpoch::from_kafka(unsafe { native::rd_kafka_message_leader_epoch(self.0) })
+        let epoch = unsafe { native::rd_kafka_message_leader_epoch(self.0) };
+        let to = self.offset().next();
+        LeaderEpoch::from_kafka(epoch).map(|epoch| Reached { epoch, to })
     }
 
     /// Calls `use_record` with the record, which lives in librdkafka's memory.

@@ -43,15 +43,26 @@ fn removed(start: u64, at: u64) -> Vec<TruthLine> {
 
 /// A client that slept until 1,000 and is then told of a gap of partition 0.
 fn slept(to: u64, told_at: u64) -> Vec<ClientLine> {
+    let mut lines = stands_at_five();
+    lines.push(ClientLine::Disconnect { at: 400, code: Some(1000) });
+    lines.extend(subscribed(1_000, TOPIC, &[(0, 5), (1, 30)]));
+    lines.extend(told(to, told_at));
+    lines
+}
+
+/// A client that has all of partition 1 and stands at 5 of partition 0.
+fn stands_at_five() -> Vec<ClientLine> {
     let mut lines = vec![client(Filter::All, Start::Earliest)];
     lines.extend(subscribed(50, TOPIC, &[(0, 0), (1, 0)]));
     lines.push(frame(300, 0, 0, 5, &Filter::All));
     lines.push(frame(300, 1, 0, 30, &Filter::All));
-    lines.push(ClientLine::Disconnect { at: 400, code: Some(1000) });
-    lines.extend(subscribed(1_000, TOPIC, &[(0, 5), (1, 30)]));
-    lines.push(gap(told_at, 0, 5, to, GapReason::Retention));
-    lines.push(frame(told_at + 10, 0, to, 30, &Filter::All));
     lines
+}
+
+/// It is told of a gap, and gets the rest.
+fn told(to: u64, told_at: u64) -> [ClientLine; 2] {
+    let gap = gap(told_at, 0, 5, to, GapReason::Retention);
+    [gap, frame(told_at + 10, 0, to, 30, &Filter::All)]
 }
 
 #[test]
@@ -80,12 +91,8 @@ fn a_true_gap_is_not_accused_and_false_missing_and_late_ones_are() {
 /// A client that is there all the time, stands at 5 of partition 0, and is told of a
 /// gap.
 fn awake(to: u64, told_at: u64) -> Vec<ClientLine> {
-    let mut lines = vec![client(Filter::All, Start::Earliest)];
-    lines.extend(subscribed(50, TOPIC, &[(0, 0), (1, 0)]));
-    lines.push(frame(300, 0, 0, 5, &Filter::All));
-    lines.push(frame(300, 1, 0, 30, &Filter::All));
-    lines.push(gap(told_at, 0, 5, to, GapReason::Retention));
-    lines.push(frame(told_at + 10, 0, to, 30, &Filter::All));
+    let mut lines = stands_at_five();
+    lines.extend(told(to, told_at));
     lines
 }
 
