@@ -25,6 +25,7 @@ pub mod explain;
 pub mod feed;
 mod flight;
 pub mod index;
+mod leaving;
 pub mod live;
 pub mod outbox;
 mod reading;

@@ -12,10 +12,10 @@ use crate::delivery::connection::Connection;
 use crate::delivery::connection::Phase;
 use crate::delivery::connection::Warned;
 use crate::delivery::counts::Lag;
+use crate::delivery::leaving::Leaving;
 use crate::delivery::settings::Settings;
 use crate::delivery::shard::Output;
 use crate::delivery::shard::Shard;
-use crate::delivery::subscription::ConnectionKey;
 use crate::delivery::subscription::State;
 use crate::protocol::close_code::CloseCode;
 use crate::protocol::frame::ServerFrame;
@@ -37,15 +37,6 @@ pub struct Upkeep {
     lag: Lag,
     /// Of the round that is under way.
     lag_so_far: Lag,
-}
-
-/// A shard that says goodbye to its connections.
-#[derive(Debug)]
-struct Leaving {
-    since: Instant,
-    window: Duration,
-    connections: Vec<ConnectionKey>,
-    told: usize,
 }
 
 /// What is due for one connection.
@@ -94,11 +85,10 @@ impl Shard {
         self.leave(now);
     }
 
-    /// Says goodbye to all connections, one after the other over `window`, and
-    /// takes no more.
+    /// Says goodbye to all connections, one after the other over `window`.
     pub fn handle_drain(&mut self, window: Duration, now: Moment) {
         let connections = self.connections.iter().map(|(slot, c)| c.key(slot)).collect();
-        self.upkeep.leaving = Some(Leaving { since: now.instant, window, connections, told: 0 });
+        self.upkeep.leaving = Some(Leaving::new(connections, window, now.instant));
         self.leave(now);
     }
 
@@ -193,18 +183,8 @@ impl Shard {
 
     fn leave(&mut self, now: Moment) {
         let Some(mut leaving) = self.upkeep.leaving.take() else { return };
-        let all = leaving.connections.len();
-        let passed = now.instant.saturating_duration_since(leaving.since);
-        let due = match passed < leaving.window {
-            // The first at once: where there is only one, nobody waits for nothing.
-            true => 1 + (all as f64 * passed.as_secs_f64() / leaving.window.as_secs_f64()) as usize,
-            false => all,
-        };
-        while leaving.told < due.min(all) {
-            let key = leaving.connections[leaving.told];
-            leaving.told += 1;
+        while let Some((key, wait)) = leaving.next(now.instant) {
             if let Some(slot) = self.slot(key) {
-                let wait = Duration::from_millis(self.rng.u64(RETURN_MILLIS));
                 self.close(slot, CloseCode::Draining, Some(wait), now.instant);
             }
         }
@@ -263,9 +243,6 @@ const TICKS_PER_ROUND: usize = 10;
 /// After so long, what is missing is demanded again, whatever became of the
 /// first demand.
 const DEMAND_AGAIN: Duration = Duration::from_secs(5);
-/// Milliseconds after which a client that was sent away may come back; spread,
-/// so that another replica is not met by all at once.
-const RETURN_MILLIS: std::ops::Range<u64> = 200..3_000;
 
 #[cfg(test)]
 mod tests {

@@ -108,8 +108,10 @@ settings! {
         /// and says that it is not ready: the time that a balancer needs to notice.
         pub drain_delay: Duration = default("0s").within("0s", "5m"),
         /// Time over which clients are sent away, one after the other, when the
-        /// process is asked to end. Keep it below the grace period of whatever
-        /// runs the process.
+        /// process is asked to end, and over which (but at least 3 seconds) they
+        /// come back elsewhere: each is told a time of its own, a second after
+        /// its turn. Connections divided by it is how many come back each second.
+        /// Keep it below the grace period of whatever runs the process.
         pub drain_window: Duration = default("10s").within("0s", "10m"),
     }
 }

@@ -143,7 +143,7 @@ fn produce(
     while number < scale.records {
         // Records come at a rate, so that kills fall between them.
         let due = began.elapsed().as_secs_f64() / scale.flow.as_secs_f64();
-        let due = ((due * scale.records as f64) as u64).clamp(number + 1, scale.records);
+        let due = ((due * scale.records as f64) as u64).min(scale.records);
         let end = due.min(number + BATCH_RECORDS_MAX);
         let batch: Vec<_> = (number..end).map(plan).collect();
         let sent: Vec<_> = batch

@@ -225,12 +225,22 @@ impl Traveller {
         }
     }
 
+    /// Says which attempt failed and how, and who refused it: a replica says when to
+    /// come back, a proxy that has found none does not.
+    fn attempt(&self, ended: &Ended) -> String {
+        let which = if self.has_begun { "return" } else { "arrival" };
+        match ended {
+            Ended::Refused { retry_after: None, .. } => format!("{which}: {ended}, by the proxy"),
+            ended => format!("{which}: {ended}"),
+        }
+    }
+
     /// Notes the end of a connection.
     fn over(&mut self, ended: &Ended, told: Option<Duration>) -> Stop {
         let draining = CloseCode::Draining.number();
         match ended {
             Ended::Closed { number, .. } if *number == draining => self.journey.drained += 1,
-            _ if !self.subscribed => self.journey.failed_attempts.push(ended.to_string()),
+            _ if !self.subscribed => self.journey.failed_attempts.push(self.attempt(ended)),
             _ => self.journey.cuts.push(ended.to_string()),
         }
         if self.journey.failed_attempts.len() > FAILED_ATTEMPTS_MAX {

@@ -118,7 +118,8 @@ impl Proxy {
     pub fn turn_to(&self, new: &[Brucke], count: usize) {
         match self.kind {
             Kind::HaProxy => self.wait_until("replicas are up", || {
-                let up = |line: &&str| line.starts_with("brucke,replica") && line.contains(",UP,");
+                // One that failed its last check, or will be up after the next, is `UP 1/2`.
+                let up = |line: &&str| line.starts_with("brucke,replica") && line.contains(",UP");
                 self.stats().lines().filter(up).count() == count
             }),
             Kind::Nginx => {
@@ -133,6 +134,13 @@ impl Proxy {
                 });
             }
         }
+    }
+
+    /// Returns the first that it said of what did not go well.
+    pub fn complaints(&self) -> String {
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let complaints = log.lines().filter(|line| !line.contains("[notice]"));
+        complaints.take(COMPLAINTS_MAX).collect::<Vec<_>>().join("\n")
     }
 
     /// Returns where clients connect.
@@ -181,8 +189,16 @@ fn without_servers(name: &str, port: u16) -> String {
 }
 
 fn haproxy(port: u16, stats_port: u16, replicas: &[Brucke], connections: usize) -> String {
+    // What goes well is not logged.
     let mut text = without_servers("haproxy.cfg", port)
-        .replace("maxconn 100000", &format!("maxconn {}", connections + 100));
+        .replace(
+            "maxconn 100000",
+            &format!("maxconn {}\n    log stdout format raw local0", connections + 100),
+        )
+        .replace(
+            "mode http\n",
+            "mode http\n    log global\n    option httplog\n    option dontlog-normal\n",
+        );
     for (number, replica) in replicas.iter().enumerate() {
         let (clients, admin) = (replica.address(), replica.admin_address().port());
         text += &format!("    server replica{number} {clients} port {admin}\n");
@@ -203,14 +219,18 @@ fn nginx(folder: &Path, port: u16, replicas: &[Brucke], connections: usize) -> S
         .concat();
     format!(
         "daemon off;\nerror_log {folder}/log notice;\nworker_processes 1;\nworker_rlimit_nofile {files};\npid {folder}/pid;\n\
-         events {{ worker_connections {files}; }}\n\
+         events {{ worker_connections {places}; }}\n\
          http {{\n    access_log off;\n{temporary}{text}}}\n",
         files = 2 * connections + 200,
+        // Two for each client, and a sixteenth that it keeps free.
+        places = 2 * connections * 16 / 15 + 200,
         folder = folder.display(),
     )
 }
 
 /// Connections where a test counts none.
 const FEW_CONNECTIONS: usize = 10;
+/// Lines of a proxy's log that are shown.
+const COMPLAINTS_MAX: usize = 20;
 /// How long a proxy may take to see what there is.
 const PATIENCE: Duration = Duration::from_secs(30);
