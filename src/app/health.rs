@@ -24,6 +24,7 @@ use crate::registry::message::SourceFailure;
 use crate::server::pulse::Pulses;
 use crate::telemetry::exposition::Format;
 use crate::telemetry::recorder::Recorder;
+use crate::tenancy::channel::Channel;
 use crate::tenancy::channel::ChannelSource;
 use crate::tenancy::channel::Channels;
 use crate::tenancy::revocation::Revocations;
@@ -154,18 +155,20 @@ impl ReplicaHealth {
         failed.chain(stopped).collect()
     }
 
+    /// Returns how many channels stand for a topic that they name and that fails.
+    pub(in crate::app) fn channels_failing(&self) -> usize {
+        let of_topics = self.topic_problems();
+        let failing = of_topics.iter().map(|(topic, _)| topic).collect();
+        self.channels().iter().filter(|channel| is_of_any(channel, &failing)).count()
+    }
+
     /// Returns what is wrong with topics: what is a reason not to be ready, and what is
     /// none. A topic that fails is none as long as some other channel can be served:
     /// all replicas see the same, and would take the clients of all channels with them.
     fn topic_verdict(&self) -> (Vec<Problem>, Vec<Problem>) {
         let of_topics = self.topic_problems();
         let failing: BTreeSet<&TopicName> = of_topics.iter().map(|(topic, _)| topic).collect();
-        let serves_some = self.channels().iter().any(|channel| match &channel.source {
-            ChannelSource::Topic(source) => !failing.contains(&source.topic),
-            // Of a topic that is named after a tenant nobody knows whether it is there
-            // until that tenant asks.
-            ChannelSource::TopicPerTenant(_) => true,
-        });
+        let serves_some = self.channels().iter().any(|channel| !is_of_any(channel, &failing));
         let (reasons, others): (Vec<_>, Vec<_>) = of_topics
             .into_iter()
             .partition(|(topic, _)| !serves_some && self.awaited.contains(topic));
@@ -207,6 +210,16 @@ impl Health for ReplicaHealth {
 
     fn metrics(&self, format: Format) -> String {
         self.scrape(format)
+    }
+}
+
+/// Says whether a channel stands for one of these topics.
+fn is_of_any(channel: &Channel, topics: &BTreeSet<&TopicName>) -> bool {
+    match &channel.source {
+        ChannelSource::Topic(source) => topics.contains(&source.topic),
+        // Of a topic that is named after a tenant nobody knows whether it is there until
+        // that tenant asks.
+        ChannelSource::TopicPerTenant(_) => false,
     }
 }
 

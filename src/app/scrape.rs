@@ -101,6 +101,7 @@ impl ReplicaHealth {
         }
         gauge!(metric::COMMANDS_WAITING).set(self.commands.len() as f64);
         gauge!(metric::TOPICS_FAILING).set(self.directory.failures().len() as f64);
+        gauge!(metric::CHANNELS_FAILING).set(self.channels_failing() as f64);
         gauge!(metric::REVOCATIONS).set(self.revocations.count(now()) as f64);
         let unread = self.journal.as_ref().is_some_and(|j| j.state() != JournalState::Read);
         gauge!(metric::REVOCATIONS_UNREAD).set(if unread { 1.0 } else { 0.0 });

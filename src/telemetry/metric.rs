@@ -120,7 +120,8 @@ metrics! {
     [channel] Counter CHANNEL_BYTES = "brucke_channel_frame_bytes_total": "Bytes of record frames of each channel put on their way to a client.";
     Gauge DRAINING = "brucke_draining": "1 from when this process was asked to end, and sends its clients away.";
     Gauge READY = "brucke_ready": "1 when this replica is ready, as /readyz has it.";
-    Gauge TOPICS_FAILING = "brucke_topics_failing": "Topics that can't be read now; /readyz names them.";
+    Gauge TOPICS_FAILING = "brucke_topics_failing": "Topics that can't be read now, also those named after a tenant; /readyz names those that the configuration names.";
+    Gauge CHANNELS_FAILING = "brucke_channels_failing": "Channels whose topic the configuration names, and that can't be served now because it can't be read; /readyz names the topics.";
     Counter SPANS_EXPORTED = "brucke_spans_exported_total": "Spans of traces that the collector took.";
     [reason] Counter SPANS_DROPPED = "brucke_spans_dropped_total": "Spans of traces that were lost: `queue_full` and `export_failed` by a collector that is slow or gone, `shard_full` by more traced records than a worker notes. Records are never lost for them.";
     Gauge REVOCATIONS = "brucke_revocations": "Tokens and subjects that are revoked at this replica.";

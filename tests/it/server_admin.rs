@@ -27,7 +27,9 @@ fn a_topic_that_is_missing_is_told_and_takes_no_replica_from_the_others() {
     assert_eq!(said["warnings"][0]["topic"], "couriers", "{body}");
     assert_eq!(said["warnings"].as_array().map(Vec::len), Some(1), "{body}");
     server.admin_until("/metrics", |_, body| {
-        body.contains("\nbrucke_topics_failing 1\n") && body.contains("\nbrucke_ready 1\n")
+        body.contains("\nbrucke_topics_failing 1\n")
+            && body.contains("\nbrucke_channels_failing 1\n")
+            && body.contains("\nbrucke_ready 1\n")
     });
     let (mut client, _) = server.subscriber("acme", json!({ "channel": "prices" }));
     client.expect("live");
@@ -63,7 +65,10 @@ fn readiness_comes_with_brokers_and_topics() {
     // A tenant without a topic is no fault of the replica's.
     let mut client = server.client("nobody");
     client.send(&json!({ "type": "subscribe", "id": 1, "channel": "orders" }));
-    server.admin_until("/metrics", |_, body| body.contains("brucke_topics_failing 1"));
+    server.admin_until("/metrics", |_, body| {
+        body.contains("\nbrucke_topics_failing 1\n")
+            && body.contains("\nbrucke_channels_failing 0\n")
+    });
     assert_eq!(server.admin("/readyz").0, 200);
 }
 
