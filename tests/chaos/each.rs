@@ -1,35 +1,43 @@
-//! Each fault alone, on a fresh stage for each seed.
+//! Each fault by itself for several seeds: one after the other on one stage for each
+//! seed, or each on a stage of its own.
 
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::time::Duration;
 
 use crate::order::Order;
-use crate::order::names;
 use crate::row;
 use crate::row::Row;
 use crate::run;
 
-/// Plays each fault alone with each seed, and prints a table of all. Panics at the
-/// first that is not as expected, and says which.
+/// Plays each fault with each seed, and prints a table of all. Panics at the end
+/// where anything was not as expected, and says what.
 pub fn play(order: &Order) {
-    let names: Vec<&str> = match order.faults.is_empty() {
-        true => names(),
-        // Which also says where there is none of a name, before anything is played.
-        false => order.schedule(&mut fastrand::Rng::new()).iter().map(|f| f.name).collect(),
-    };
     let mut done = Done::default();
-    for name in names {
-        let begun = done.rows.len();
-        for &seed in &order.alone {
-            let faults = vec![name.to_owned()];
-            let alone = Order { seed, faults, length: Duration::ZERO, ..order.clone() };
-            done.play(&alone, name);
-        }
-        let late = row::judge_medians(&done.rows[begun..]);
-        assert!(late.is_empty(), "{}\n{}", done.table(), late.join("\n"));
+    for part in parts(order) {
+        done.play(&part);
     }
+    done.failures.extend(row::judge_medians(&done.rows));
     println!("{}", done.table());
+    assert!(done.failures.is_empty(), "not as expected:\n{}", done.failures.join("\n"));
+}
+
+/// Returns what is to be played, each on a stage of its own.
+fn parts(order: &Order) -> Vec<Order> {
+    let mut parts = Vec::new();
+    for &seed in &order.alone {
+        let schedule = order.schedule(&mut fastrand::Rng::with_seed(seed));
+        let names: Vec<_> = schedule.iter().map(|fault| fault.name.to_owned()).collect();
+        let at_once = if order.fresh { 1 } else { names.len() };
+        parts.extend(names.chunks(at_once).map(|faults| Order {
+            seed,
+            faults: faults.to_vec(),
+            length: Duration::ZERO,
+            folder: order.folder.join(format!("seed-{seed}-{}", faults[0])),
+            ..order.clone()
+        }));
+    }
+    parts
 }
 
 /// What was played so far.
@@ -38,34 +46,31 @@ struct Done {
     rows: Vec<Row>,
     seeds: Vec<u64>,
     deliveries: u64,
+    failures: Vec<String>,
 }
 
 impl Done {
-    fn play(&mut self, alone: &Order, name: &str) {
-        let seed = alone.seed;
-        let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| run::run(alone))) else {
-            panic!("{}\n{name}, seed {seed}: the stage broke; it says why above", self.table());
+    fn play(&mut self, part: &Order) {
+        let (seed, command) = (part.seed, part.command());
+        let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| run::run(part))) else {
+            self.failures.push(format!("the stage broke; it says why above\nreplay: {command}"));
+            return;
         };
-        let is_clean = outcome.is_clean();
-        let report = row::report(alone, &outcome.rows, &outcome.verdict, outcome.elapsed);
+        println!("{}", row::report(part, &outcome.rows, &outcome.verdict, outcome.elapsed));
+        if !outcome.is_clean() {
+            let (folder, faults) = (part.folder.display(), outcome.faults.join("\n"));
+            self.failures.push(format!("{faults}\nreplay: {command}\nlogs: {folder}"));
+        }
         self.deliveries += outcome.verdict.deliveries;
         self.seeds.extend(outcome.rows.iter().map(|_| seed));
         self.rows.extend(outcome.rows);
-        if !is_clean {
-            panic!(
-                "{}\n{report}\n{name} alone, with seed {seed}, is not as expected, and nothing \
-                 after it was tried:\n{}\nreplay: {}\nlogs: {}",
-                self.table(),
-                outcome.faults.join("\n"),
-                alone.command(),
-                alone.folder.display(),
-            );
-        }
     }
 
     fn table(&self) -> String {
         let lines = self.seeds.iter().zip(&self.rows);
-        let lines: Vec<_> = lines.map(|(seed, row)| format!("{seed:>4}  {}", row.line())).collect();
+        let mut lines: Vec<_> = lines.map(|(seed, row)| (row.line(), seed)).collect();
+        lines.sort();
+        let lines: Vec<_> = lines.iter().map(|(line, seed)| format!("{seed:>4}  {line}")).collect();
         format!(
             "\nseed  {}\n{}\n{} runs, {} deliveries checked",
             row::head(),

@@ -16,16 +16,18 @@ pub struct Order {
     pub length: Duration,
     /// The only faults, in this order; without any, all in the seed's order.
     pub faults: Vec<String>,
-    /// Seeds with each of which every fault is run alone, on a stage of its own;
-    /// without any, all are run on one.
+    /// Seeds with each of which every fault is run once, by itself; without any, it is
+    /// a mix by `seed`.
     pub alone: Vec<u64>,
+    /// Whether each of those has a stage of its own, not each seed.
+    pub fresh: bool,
     pub folder: PathBuf,
 }
 
 impl Order {
-    /// Reads `CHAOS_SEED`, `CHAOS_CLIENTS`, `CHAOS_SECONDS`, `CHAOS_FAULT` and
-    /// `CHAOS_EACH`, which holds seeds. Where none says what to break or for how long,
-    /// it is `faults`, once.
+    /// Reads `CHAOS_SEED`, `CHAOS_CLIENTS`, `CHAOS_SECONDS`, `CHAOS_FAULT`,
+    /// `CHAOS_EACH`, which holds seeds, and `CHAOS_FRESH`. Where none says what to break
+    /// or for how long, it is `faults`, once.
     pub fn from_environment(clients: usize, faults: &[&str]) -> Self {
         let number = |name: &str, default: u64| {
             variable(name).map_or(default, |text| number_in(name, &text))
@@ -46,6 +48,7 @@ impl Order {
             length: Duration::from_secs(length),
             faults: names.collect(),
             alone: seeds.collect(),
+            fresh: variable("CHAOS_FRESH").is_some(),
             folder: folder.unwrap_or_else(|| {
                 env::temp_dir().join(format!("brucke-chaos-{}", std::process::id()))
             }),
@@ -115,6 +118,7 @@ mod tests {
             length: Duration::ZERO,
             faults: Vec::new(),
             alone: Vec::new(),
+            fresh: false,
             folder: PathBuf::new(),
         };
         let faults = order.schedule(&mut fastrand::Rng::with_seed(seed));
