@@ -110,6 +110,7 @@ quiet: ## Let a quiet key's follower come back after 10,000,000 records of other
 .PHONY: rolling
 rolling: ## Replace replicas behind HAProxy and nginx while records flow, and print what clients saw.
 	ROLLING_CLIENTS=$${ROLLING_CLIENTS:-2000} ROLLING_RECORDS=$${ROLLING_RECORDS:-60000} ROLLING_WINDOW=$${ROLLING_WINDOW:-20} \
+	ROLLING_RATE=$${ROLLING_RATE:-70} \
 		$(CARGO) test --locked --test failover -- --nocapture --test-threads=1 rolling
 
 .PHONY: bench

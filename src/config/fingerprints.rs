@@ -95,11 +95,12 @@ fn hash_value(raw: &Raw, hasher: &mut DefaultHasher) {
 }
 
 /// Keys whose change a running process takes up.
-pub(in crate::config) const APPLIED: [&str; 23] = [
+pub(in crate::config) const APPLIED: [&str; 24] = [
     "server.allowed_origins",
     "server.allowed_hosts",
     "server.token_in_query",
     "server.connections_max",
+    "server.connections_per_second",
     "server.authentication_timeout",
     "server.expiry_warning",
     "server.heartbeat_interval",

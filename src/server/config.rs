@@ -68,6 +68,12 @@ settings! {
         /// before anything is spent on it; where TLS is spoken it is closed. So a storm
         /// of clients costs no more memory than these.
         pub handshakes_max: u32 = default("10000").within("1", "1000000"),
+        /// Connections that are let in each second, one after the other, by all
+        /// workers together. One more waits for its turn, up to 2 seconds, and
+        /// beyond that is answered with 503 and a time to come back, in turn as
+        /// well. 0: no limit. So those whom a replica left when it died come to
+        /// the others at a pace that these can bear; the last of them is back later.
+        pub connections_per_second: u32 = default("0").within("0", "1000000"),
         /// Time for a proxy's header and the handshake of TLS, and again for the
         /// head of a request, to arrive.
         pub handshake_timeout: Duration = default("5s").within("100ms", "1m"),

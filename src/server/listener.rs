@@ -50,6 +50,7 @@ use crate::server::driver;
 use crate::server::driver::Order;
 use crate::server::inquiry::Workers;
 use crate::server::network::Trusted;
+use crate::server::pace::Pace;
 use crate::server::places::Places;
 use crate::server::pulse::Pulses;
 use crate::server::refusal::Refusal;
@@ -125,6 +126,7 @@ impl Listener {
         let tls = tls.map_err(|error| io::Error::other(format!("a file of TLS {error}")))?;
         let arrivals = Arrivals::new(settings, trusted.clone(), tls.clone());
         let places = Places::new(settings.connections_per_address_max);
+        let pace = Arc::new(Pace::default());
         let workers = settings.workers.get();
         let socket = bind(settings.address)?;
         let address = socket.local_addr()?;
@@ -169,6 +171,7 @@ impl Listener {
                     trusted: trusted.clone(),
                     forwarded_header: settings.proxies.header,
                     places: Arc::clone(&places),
+                    pace: Arc::clone(&pace),
                 };
                 service(&settings, gate, arrivals.clone())
             }

@@ -28,6 +28,7 @@ mod link;
 pub mod listener;
 pub mod network;
 pub mod origin;
+mod pace;
 mod places;
 pub mod proxy_protocol;
 pub mod pulse;

@@ -2,6 +2,7 @@
 //! again. The one table of refusals before the upgrade.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -23,6 +24,8 @@ pub(in crate::server) enum Refusal {
     TenantFull,
     /// As many as may be are on their way in.
     HandshakesFull,
+    /// More come than are let in each second; this one may after so long.
+    TooFast(Duration),
     /// This replica is going away.
     Draining,
     NotFound,
@@ -51,6 +54,7 @@ impl Refusal {
             Self::AddressFull,
             Self::TenantFull,
             Self::HandshakesFull,
+            Self::TooFast(Duration::ZERO),
             Self::Draining,
             Self::NotFound,
             Self::MethodNotAllowed,
@@ -75,6 +79,7 @@ impl Refusal {
                 (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TenantConnectionsFull.name())
             }
             Self::HandshakesFull => (StatusCode::SERVICE_UNAVAILABLE, "handshakes_full"),
+            Self::TooFast(_) => (StatusCode::SERVICE_UNAVAILABLE, "connecting_too_fast"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -142,6 +147,10 @@ impl Refusal {
                  again later"
             }
             Self::HandshakesFull => "too many clients are connecting at once; try again later",
+            Self::TooFast(_) => {
+                "more clients connect than are let in each second; come back at the time that is \
+                 given"
+            }
             Self::Draining => "this server is going away; connect again and reach another",
             Self::NotFound => "there is nothing here; WebSockets are at /v1/ws",
             Self::MethodNotAllowed => "only GET is answered here",
@@ -170,6 +179,7 @@ impl Refusal {
             Self::Full | Self::AddressFull | Self::TenantFull | Self::HandshakesFull => {
                 Some(fastrand::u64(CROWDED_MILLIS))
             }
+            Self::TooFast(wait) => Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
             Self::Draining => Some(fastrand::u64(DRAINING_MILLIS)),
             _ => None,
         }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
@@ -15,6 +16,7 @@ use actix_web::http::header;
 use actix_web::web;
 use futures_util::StreamExt;
 use futures_util::stream;
+use tokio::time::sleep;
 
 use crate::delivery::connection::Opening;
 use crate::server::forwarded;
@@ -22,6 +24,8 @@ use crate::server::forwarded::ForwardedHeader;
 use crate::server::handshake;
 use crate::server::network::Trusted;
 use crate::server::network::told;
+use crate::server::pace::Pace;
+use crate::server::pace::TooFast;
 use crate::server::places::NoPlace;
 use crate::server::places::Place;
 use crate::server::places::Places;
@@ -44,6 +48,7 @@ pub(in crate::server) struct Gate {
     pub(in crate::server) trusted: Trusted,
     pub(in crate::server) forwarded_header: ForwardedHeader,
     pub(in crate::server) places: Arc<Places>,
+    pub(in crate::server) pace: Arc<Pace>,
 }
 
 /// Marks an answer whose connection becomes a WebSocket.
@@ -79,7 +84,8 @@ async fn connect(
     gate: web::Data<Gate>,
 ) -> HttpResponse {
     let address = address(&request, &gate);
-    admit(&request, payload, &gate, address).unwrap_or_else(|refusal| refuse(&refusal, address))
+    let admitted = admit(&request, payload, &gate, address).await;
+    admitted.unwrap_or_else(|refusal| refuse(&refusal, address))
 }
 
 /// Returns where the client is, by the word of the proxies that are trusted.
@@ -135,7 +141,7 @@ pub(in crate::server) fn refuse(refusal: &Refusal, address: Option<IpAddr>) -> H
 
 /// Checks a handshake, cheapest first: when there is no room, no token is
 /// looked at.
-fn admit(
+async fn admit(
     request: &HttpRequest,
     payload: web::Payload,
     gate: &Gate,
@@ -143,7 +149,13 @@ fn admit(
 ) -> Result<HttpResponse, Refusal> {
     gate.worker.room()?;
     let place = gate.places.take(address).map_err(|NoPlace| Refusal::AddressFull)?;
-    let handshake = handshake::read(request.head(), &gate.worker.edge().rules)?;
+    let edge = gate.worker.edge();
+    let handshake = handshake::read(request.head(), &edge.rules)?;
+    let wait = gate.pace.take(edge.connections_per_second, worker::now().instant)?;
+    if wait > Duration::ZERO {
+        sleep(wait).await;
+        gate.worker.room()?;
+    }
     let principal = match (&gate.authentication, handshake.token) {
         (Authentication::Off(principal), _) => Some(Arc::clone(principal)),
         (Authentication::Required, None) => None,
@@ -176,6 +188,12 @@ fn admit(
 fn user_agent(request: &HttpRequest) -> Option<Box<str>> {
     let text = request.headers().get(header::USER_AGENT)?.to_str().ok()?;
     Some(text.get(..USER_AGENT_BYTES_MAX).unwrap_or(text).into())
+}
+
+impl From<TooFast> for Refusal {
+    fn from(TooFast { retry_after }: TooFast) -> Self {
+        Self::TooFast(retry_after)
+    }
 }
 
 impl From<NoRoom> for Refusal {

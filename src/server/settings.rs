@@ -56,6 +56,8 @@ pub struct Terms {
 #[derive(Debug, Clone)]
 pub struct EdgeTerms {
     pub rules: HandshakeRules,
+    /// Connections that are let in each second; 0 for any number.
+    pub connections_per_second: u32,
     pub sockets: SocketSettings,
 }
 
@@ -151,6 +153,7 @@ impl EdgeTerms {
                     false => QueryToken::Refused,
                 },
             },
+            connections_per_second: config.connections_per_second,
             sockets: SocketSettings {
                 send_buffer_bytes: config.socket_send_buffer.as_usize(),
                 unsent_low_water_bytes: UNSENT_LOW_WATER_BYTES,

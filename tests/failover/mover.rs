@@ -41,6 +41,8 @@ pub struct Journey {
     pub seen: Vec<Seen>,
     /// When each subscription after the first began.
     pub moves: Vec<Instant>,
+    /// When each connection was let in.
+    pub let_in: Vec<Instant>,
     /// When each `closing` frame came.
     pub told: Vec<Instant>,
     /// When it was to come back, by each of them.
@@ -49,7 +51,9 @@ pub struct Journey {
     pub drained: usize,
     /// Connections that ended in any other way, and how.
     pub cuts: Vec<String>,
-    /// Attempts that ended before a subscription, and how.
+    /// Attempts for which a replica named another time.
+    pub refused: usize,
+    /// Other attempts that ended before a subscription, and how.
     pub failed_attempts: Vec<String>,
     /// Why it gave up.
     pub fault: Option<String>,
@@ -114,8 +118,9 @@ impl Traveller {
         let mut told = None;
         let mut connection = match Connection::open(&self.url).await {
             Ok(connection) => connection,
-            Err(ended) => return Err(self.over(&ended, None)),
+            Err(ended) => return Err(self.over(&ended, ended.retry_after())),
         };
+        self.journey.let_in.push(Instant::now());
         let authenticate = ClientFrame::Authenticate { token: self.token.clone() };
         if let Err(ended) = connection.send(&authenticate).await {
             return Err(self.over(&ended, None));
@@ -225,14 +230,10 @@ impl Traveller {
         }
     }
 
-    /// Says which attempt failed and how, and who refused it: a replica says when to
-    /// come back, a proxy that has found none does not.
+    /// Says which attempt failed and how.
     fn attempt(&self, ended: &Ended) -> String {
         let which = if self.has_begun { "return" } else { "arrival" };
-        match ended {
-            Ended::Refused { retry_after: None, .. } => format!("{which}: {ended}, by the proxy"),
-            ended => format!("{which}: {ended}"),
-        }
+        format!("{which}: {ended}")
     }
 
     /// Notes the end of a connection.
@@ -240,10 +241,11 @@ impl Traveller {
         let draining = CloseCode::Draining.number();
         match ended {
             Ended::Closed { number, .. } if *number == draining => self.journey.drained += 1,
+            Ended::Refused { status: 503, retry_after: Some(_) } => self.journey.refused += 1,
             _ if !self.subscribed => self.journey.failed_attempts.push(self.attempt(ended)),
             _ => self.journey.cuts.push(ended.to_string()),
         }
-        if self.journey.failed_attempts.len() > FAILED_ATTEMPTS_MAX {
+        if self.journey.failed_attempts.len() + self.journey.refused > FAILED_ATTEMPTS_MAX {
             return Stop::GiveUp(format!("{FAILED_ATTEMPTS_MAX} attempts failed: {ended}"));
         }
         Stop::ComeBack { after: told }

@@ -132,11 +132,13 @@ struct Run {
     way: Way,
     scale: Scale,
     window: Duration,
+    /// Connections that each replica lets in in a second.
+    rate: u64,
 }
 
 impl Run {
-    /// Reads the scale from `ROLLING_CLIENTS`, `ROLLING_RECORDS` and
-    /// `ROLLING_WINDOW`.
+    /// Reads the scale from `ROLLING_CLIENTS`, `ROLLING_RECORDS`, `ROLLING_WINDOW` and
+    /// `ROLLING_RATE`.
     fn new(kind: Kind, way: Way) -> Self {
         let number = |name: &str, default: u64| {
             let text = env::var(name).ok();
@@ -154,7 +156,7 @@ impl Run {
             kills,
             flow: part * u32::try_from(kills + 1).expect("few"),
         };
-        Self { kind, way, scale, window }
+        Self { kind, way, scale, window, rate: number("ROLLING_RATE", 30) }
     }
 
     /// Starts the replicas that are to go, with a proxy before them, and finds
@@ -162,9 +164,10 @@ impl Run {
     fn start(self, servers: &str, topics: &[String; CHANNELS.len()]) -> (Vec<Brucke>, Proxy) {
         let server = format!(
             "progress_interval = \"500ms\"\nconnections_max = 20000\nworkers = 2\n\
-             drain_delay = \"{}s\"\ndrain_window = \"{}s\"",
+             drain_delay = \"{}s\"\ndrain_window = \"{}s\"\nconnections_per_second = {}",
             DELAY.as_secs(),
-            self.window.as_secs()
+            self.window.as_secs(),
+            self.rate
         );
         let count = if self.way == Way::Surge { 2 * REPLICAS } else { REPLICAS };
         let mut replicas = start_replicas(count, servers, &server, topics);
@@ -249,6 +252,11 @@ impl Run {
             assert!(end.took < DELAY + self.window + MARGIN, "{summary}");
             assert!(end.said_so, "readiness and the count of closes show the drain: {summary}");
         }
+        // Whatever happens, replicas let in no more than they may; what is above comes of
+        // when clients hear it, which weighs the more the fewer there are.
+        let rate = (self.rate * REPLICAS as u64) as f64;
+        let let_in = most_in_a_second(&times(journeys, |journey| &journey.let_in)) as f64;
+        assert!(let_in <= rate * LET_IN_MAX + 3.0 * rate.sqrt(), "{let_in} let in: {summary}");
         if self.way != Way::Killed {
             // How many are on the replicas that end at once, by how long that
             // takes. The clients of the first that ended are on the others.
@@ -366,8 +374,12 @@ fn summary(kind: Kind, way: Way, journeys: &[Journey], ends: &[End]) -> String {
     for failure in journeys.iter().flat_map(|journey| &journey.failed_attempts) {
         *failures.entry(failure).or_default() += 1;
     }
-    let [told, due, moves]: [fn(&Journey) -> &[Instant]; 3] =
-        [|journey| &journey.told, |journey| &journey.due, |journey| &journey.moves];
+    let [let_in, told, due, moves]: [fn(&Journey) -> &[Instant]; 4] = [
+        |journey| &journey.let_in,
+        |journey| &journey.told,
+        |journey| &journey.due,
+        |journey| &journey.moves,
+    ];
     let by_second = |pick| {
         let times = times(journeys, pick);
         format!("{} of {:?}", most_in_a_second(&times), by_second(&times))
@@ -375,8 +387,8 @@ fn summary(kind: Kind, way: Way, journeys: &[Journey], ends: &[End]) -> String {
     let sum = |pick: fn(&Journey) -> usize| journeys.iter().map(pick).sum::<usize>();
     format!(
         "{kind:?}, {way:?}: {} clients, {} records delivered, {} moves, at most {} of one client; \
-         {} closing frames, {} Close frames, {} cuts, {} failed attempts {failures:?}; most in a second: \
-         told {}; due {}; came {}; ends {ends:?}",
+         {} closing frames, {} Close frames, {} cuts, {} refused for now, {} failed attempts {failures:?}; \
+         most in a second: let in {}; told {}; due {}; came {}; ends {ends:?}",
         journeys.len(),
         sum(|journey| journey.seen.len()),
         sum(|journey| journey.moves.len()),
@@ -384,7 +396,9 @@ fn summary(kind: Kind, way: Way, journeys: &[Journey], ends: &[End]) -> String {
         sum(|journey| journey.due.len()),
         sum(|journey| journey.drained),
         sum(|journey| journey.cuts.len()),
+        sum(|journey| journey.refused),
         failures.values().sum::<usize>(),
+        by_second(let_in),
         by_second(told),
         by_second(due),
         by_second(moves),
@@ -404,6 +418,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How far the busiest second may be above the even spread, by when clients are to
 /// come. A replica gives each its time; what is above comes of when they read it.
 const DUE_MAX: f64 = 1.25;
+/// How far the busiest second may be above what replicas let in, by when clients heard.
+const LET_IN_MAX: f64 = 1.25;
 /// The same by when they were told. Clients, proxy, replicas and Kafka share the cores:
 /// after each pause of one of them those come together that had to wait.
 const TOLD_MAX: f64 = 2.0;
