@@ -155,9 +155,11 @@ impl ReplicaHealth {
         failed.chain(stopped).collect()
     }
 
-    /// Returns how many channels stand for a topic that they name and that fails.
+    /// Returns how many channels stand for a topic that they name and that fails, by
+    /// no fault of the brokers'.
     pub(in crate::app) fn channels_failing(&self) -> usize {
-        let of_topics = self.topic_problems();
+        let mut of_topics = self.topic_problems();
+        of_topics.retain(|(_, problem)| problem.kind != ProblemKind::BrokerUnreachable);
         let failing = of_topics.iter().map(|(topic, _)| topic).collect();
         self.channels().iter().filter(|channel| is_of_any(channel, &failing)).count()
     }

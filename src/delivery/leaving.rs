@@ -8,14 +8,16 @@ use crate::delivery::subscription::ConnectionKey;
 /// A shard that says goodbye to its connections, one after the other.
 ///
 /// Each has a turn, and its time to come back counts from that turn, not from when
-/// it was told: where the shard is late and tells many at once, they come back as
-/// evenly as if each had been told in time.
+/// it was told: where the shard is late and tells many at once, they come back one
+/// after the other all the same.
 #[derive(Debug)]
 pub(in crate::delivery) struct Leaving {
     since: Instant,
     window: Duration,
     connections: Vec<ConnectionKey>,
     told: usize,
+    /// When the one that was told last comes back, from the beginning.
+    back: Duration,
 }
 
 impl Leaving {
@@ -25,25 +27,29 @@ impl Leaving {
         window: Duration,
         now: Instant,
     ) -> Self {
-        Self { since: now, window, connections, told: 0 }
+        Self { since: now, window, connections, told: 0, back: Duration::ZERO }
     }
 
     /// Returns a connection whose turn has come, and how long it is to stay away.
     pub(in crate::delivery) fn next(&mut self, now: Instant) -> Option<(ConnectionKey, Duration)> {
         let key = *self.connections.get(self.told)?;
-        let share = self.told as f64 / self.connections.len() as f64;
+        let all = self.connections.len() as f64;
+        let share = self.told as f64 / all;
         let passed = now.saturating_duration_since(self.since);
         if passed < self.window.mul_f64(share) {
             return None;
         }
         self.told += 1;
-        let back = AWAY + self.window.max(RETURNS_MIN).mul_f64(share);
-        Some((key, back.saturating_sub(passed)))
+        let returns = self.window.max(RETURNS_MIN);
+        let in_turn = AWAY + returns.mul_f64(share);
+        // Later than a second, it is whoever was told before that counts.
+        self.back = in_turn.max(passed).max(self.back + returns.mul_f64(1.0 / all));
+        Some((key, self.back - passed))
     }
 }
 
 /// How long a connection that is told in its turn stays away: also how late a shard
-/// may be before those it tells come back sooner than one after the other.
+/// may be without delaying anybody's return.
 const AWAY: Duration = Duration::from_secs(1);
 /// Least time over which connections come back, however fast they are sent away.
 const RETURNS_MIN: Duration = Duration::from_secs(3);
@@ -81,16 +87,19 @@ mod tests {
     }
 
     #[test]
-    fn who_is_told_late_comes_back_in_turn_all_the_same() {
-        let looks = [0, 930, 1_010, 2_000, 2_700, 3_690, 10_000];
-        let left = leave(Duration::from_secs(10), looks.into_iter());
-        assert_eq!(left.len(), 100);
-        // Up to a second late.
+    fn who_is_told_up_to_a_second_late_comes_back_in_turn_all_the_same() {
+        let looks = [0, 930, 1_010, 2_000, 2_700, 3_690, 4_650, 5_600, 6_500, 7_400, 8_300, 9_200];
+        let left = leave(Duration::from_secs(10), looks.into_iter().chain([10_000]));
+        assert_eq!(left.iter().map(|(_, back)| *back).collect::<Vec<_>>(), evenly(100));
+    }
+
+    #[test]
+    fn who_is_told_later_still_comes_back_after_those_before() {
+        let left = leave(Duration::from_secs(10), [0, 5_000, 10_000].into_iter());
         let backs: Vec<u64> = left.iter().map(|(_, back)| *back).collect();
-        assert_eq!(backs[..37], evenly(100)[..37]);
-        // Later, nobody waits for what is past.
-        assert!(left[37..90].iter().all(|(told, back)| (*told, *back) == (10_000, 10_000)));
-        assert_eq!(backs[90..], evenly(100)[90..]);
+        let (first, late) = (backs[0], &backs[1..]);
+        assert_eq!((first, late.len()), (1_000, 99));
+        assert!(late.iter().copied().eq((0..99).map(|turn| 5_000 + turn * 100)), "{late:?}");
     }
 
     #[test]

@@ -70,9 +70,11 @@ settings! {
         pub handshakes_max: u32 = default("10000").within("1", "1000000"),
         /// Connections that are let in each second, one after the other, by all
         /// workers together. One more waits for its turn, up to 2 seconds, and
-        /// beyond that is answered with 503 and a time to come back, in turn as
-        /// well. 0: no limit. So those whom a replica left when it died come to
-        /// the others at a pace that these can bear; the last of them is back later.
+        /// beyond that is answered with 429 and a time to come back, up to 10
+        /// seconds, so that they come back no faster. 0: no limit. Those whom a
+        /// replica left when it died then come to the others at a pace that these
+        /// can bear; the last of them is back later. Who waits is on its way in:
+        /// keep `handshakes_max` above four times this.
         pub connections_per_second: u32 = default("0").within("0", "1000000"),
         /// Time for a proxy's header and the handshake of TLS, and again for the
         /// head of a request, to arrive.
@@ -115,9 +117,10 @@ settings! {
         pub drain_delay: Duration = default("0s").within("0s", "5m"),
         /// Time over which clients are sent away, one after the other, when the
         /// process is asked to end, and over which (but at least 3 seconds) they
-        /// come back elsewhere: each is told a time of its own, a second after
-        /// its turn. Connections divided by it is how many come back each second.
-        /// Keep it below the grace period of whatever runs the process.
+        /// come back elsewhere: each worker gives its clients times one after the
+        /// other, of which the first is a second away. Connections divided by it
+        /// is how many come back each second. Keep it below the grace period of
+        /// whatever runs the process.
         pub drain_window: Duration = default("10s").within("0s", "10m"),
     }
 }

@@ -7,17 +7,18 @@ use std::time::Instant;
 
 /// The turns of those who connect, shared by all workers.
 ///
-/// Who comes too soon waits for a turn, and who would wait too long is given one
-/// later and sent away until then: so those who were refused come back in the order
-/// and at the pace in which there is room for them.
+/// Who comes too soon waits for a turn. Who would wait too long is sent away, and those
+/// who are come back no faster than they can be let in. Nothing is kept for them: who
+/// happens to come first has the turn.
 #[derive(Debug, Default)]
 pub(in crate::server) struct Pace(Mutex<Turns>);
 
 #[derive(Debug, Default)]
 struct Turns {
+    rate: u32,
     /// The first that is free to be waited for.
     next: Option<Instant>,
-    /// The first that is free to come back at.
+    /// When nobody yet was told to come back.
     back: Option<Instant>,
 }
 
@@ -35,6 +36,9 @@ impl Pace {
             return Ok(Duration::ZERO);
         };
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.rate != rate {
+            *turns = Turns { rate, ..Turns::default() };
+        }
         let next = turns.next.map_or(now, |next| next.max(now));
         let wait = next - now;
         if wait <= WAIT_MAX {
@@ -46,7 +50,6 @@ impl Pace {
         if retry_after <= AWAY_MAX {
             turns.back = Some(back + apart);
         } else {
-            // Whom a turn can't be kept for comes by chance.
             retry_after = AWAY_MAX.mul_f64(0.5 + fastrand::f64() / 2.0);
         }
         Err(TooFast { retry_after })
@@ -56,10 +59,13 @@ impl Pace {
 /// How long a client may wait for its turn: far less than its patience for an answer.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a client may be sent away. Meanwhile another replica may have room.
-const AWAY_MAX: Duration = Duration::from_secs(60);
+const AWAY_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
     use super::*;
 
     fn millis(millis: u64) -> Duration {
@@ -72,15 +78,34 @@ mod tests {
         for turn in 0..=200 {
             assert_eq!(pace.take(100, now), Ok(millis(turn * 10)));
         }
-        for turn in 201..=6_000 {
+        for turn in 201..=1_000 {
             assert_eq!(pace.take(100, now), Err(TooFast { retry_after: millis(turn * 10) }));
         }
-        let by_chance = pace.take(100, now).expect_err("a minute is full").retry_after;
-        assert!((millis(30_000)..millis(60_000)).contains(&by_chance), "{by_chance:?}");
+        let by_chance = pace.take(100, now).expect_err("ten seconds are full").retry_after;
+        assert!((millis(5_000)..millis(10_000)).contains(&by_chance), "{by_chance:?}");
         // Who comes back in time is let in at once.
-        for turn in [201, 202, 500, 6_000] {
+        for turn in [201, 202, 500, 1_000] {
             assert_eq!(pace.take(100, now + millis(turn * 10)), Ok(Duration::ZERO));
         }
+    }
+
+    #[test]
+    fn all_get_in_at_the_rate_also_where_others_come_meanwhile() {
+        let (pace, began) = (Pace::default(), Instant::now());
+        // Half of them at once, the others over ten seconds.
+        let arrivals = (0..2_000).map(|turn| if turn % 2 == 0 { 0 } else { turn * 5 });
+        let mut coming: BinaryHeap<_> = arrivals.map(|at| Reverse(millis(at))).collect();
+        let mut inside = Vec::new();
+        while let Some(Reverse(at)) = coming.pop() {
+            match pace.take(200, began + at) {
+                Ok(wait) => inside.push(at + wait),
+                Err(TooFast { retry_after }) => coming.push(Reverse(at + retry_after)),
+            }
+        }
+        inside.sort_unstable();
+        assert!(inside.windows(2).all(|pair| pair[1] - pair[0] >= millis(5)));
+        // 2,000 turns of 5 ms, and little more.
+        assert!(inside[1_999] < millis(12_000), "{:?}", inside[1_999]);
     }
 
     #[test]
@@ -95,13 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_nobody_waits_and_another_rate_holds_from_the_next_on() {
+    fn without_a_rate_nobody_waits_and_another_rate_begins_anew() {
         let (pace, now) = (Pace::default(), Instant::now());
         for _ in 0..10_000 {
             assert_eq!(pace.take(0, now), Ok(Duration::ZERO));
         }
-        assert_eq!(pace.take(1, now), Ok(Duration::ZERO));
-        assert_eq!(pace.take(100, now), Ok(millis(1_000)));
-        assert_eq!(pace.take(100, now), Ok(millis(1_010)));
+        let waits = [0, 1_000, 2_000].map(millis);
+        assert_eq!([(); 3].map(|()| pace.take(1, now)), waits.map(Ok));
+        assert!(pace.take(1, now).is_err());
+        assert_eq!([(); 2].map(|()| pace.take(100, now)), [0, 10].map(millis).map(Ok));
     }
 }

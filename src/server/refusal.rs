@@ -79,7 +79,8 @@ impl Refusal {
                 (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TenantConnectionsFull.name())
             }
             Self::HandshakesFull => (StatusCode::SERVICE_UNAVAILABLE, "handshakes_full"),
-            Self::TooFast(_) => (StatusCode::SERVICE_UNAVAILABLE, "connecting_too_fast"),
+            // With 503 proxies would ask for a turn at every replica, and use only one.
+            Self::TooFast(_) => (StatusCode::TOO_MANY_REQUESTS, "connecting_too_fast"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),

@@ -34,6 +34,7 @@ use crate::server::settings::Authentication;
 use crate::server::worker;
 use crate::server::worker::NoRoom;
 use crate::server::worker::Worker;
+use crate::telemetry::events::HandshakeDelayed;
 use crate::telemetry::events::HandshakeRefused;
 use crate::telemetry::events::TokenRefused;
 use crate::tenancy::verify::Verify;
@@ -153,6 +154,8 @@ async fn admit(
     let handshake = handshake::read(request.head(), &edge.rules)?;
     let wait = gate.pace.take(edge.connections_per_second, worker::now().instant)?;
     if wait > Duration::ZERO {
+        HandshakeDelayed { wait }.emit();
+        let _waiting = gate.worker.waiting();
         sleep(wait).await;
         gate.worker.room()?;
     }

@@ -64,7 +64,7 @@ pub(in crate::server) struct Worker {
     armed: Cell<Option<Instant>>,
     /// When the last turn of work was over, and how long it took.
     turned: Cell<(Instant, Duration)>,
-    /// Sockets that are no longer connections but not closed yet.
+    /// Sockets that are no connections: not yet, or no longer but not closed.
     lingering: Rc<Cell<usize>>,
     mode: Cell<Mode>,
     edge: RefCell<Rc<EdgeTerms>>,
@@ -340,6 +340,12 @@ impl Worker {
     /// Returns how many sockets of clients are open.
     pub(in crate::server) fn sockets(&self) -> usize {
         self.links.borrow().len() + self.lingering.get()
+    }
+
+    /// Counts a socket that waits to be let in, for as long as what it returns is
+    /// kept: a drain is not over before it has its answer.
+    pub(in crate::server) fn waiting(&self) -> Lingering {
+        Lingering::new(&self.lingering, &self.wake)
     }
 
     /// Publishes what was counted, if it is time to.

@@ -42,6 +42,20 @@ impl HandshakeRefused {
     }
 }
 
+/// A client comes sooner than it may be let in, and waits for its turn.
+#[derive(Debug)]
+pub struct HandshakeDelayed {
+    pub wait: Duration,
+}
+
+impl HandshakeDelayed {
+    /// Counts and logs it, at a level that a flood of strangers does not fill.
+    pub fn emit(&self) {
+        counter!(metric::HANDSHAKES_DELAYED).increment(1);
+        tracing::debug!(wait = ?self.wait, "handshake delayed");
+    }
+}
+
 /// A connection was refused before there was a request on it.
 #[derive(Debug)]
 pub struct ArrivalRefused<'a> {

@@ -48,6 +48,7 @@ metrics! {
     Gauge SUBSCRIPTIONS = "brucke_subscriptions": "Subscriptions now.";
     Gauge FEEDS = "brucke_feeds": "Feeds now: what equal subscriptions of one worker share.";
     Gauge UNSENT_BYTES = "brucke_unsent_bytes": "Bytes of frames that wait for clients to read.";
+    Counter HANDSHAKES_DELAYED = "brucke_handshakes_delayed_total": "Requests for a WebSocket that waited for their turn, by `server.connections_per_second`.";
     [reason] Counter HANDSHAKE_REFUSALS = "brucke_handshake_refusals_total": "Requests that did not become a WebSocket, by reason.";
     [outcome] Counter TLS_CERTIFICATE_LOADS = "brucke_tls_certificate_loads_total": "Pairs of certificate and key that were read at the start or after their files changed: `taken` for new handshakes, or `refused`, and then the one before stays in force.";
     Gauge TLS_CERTIFICATE_NOT_AFTER = "brucke_tls_certificate_not_after_timestamp_seconds": "When the certificate of the clients' listener ends, in seconds since 1970; 0 without TLS.";
@@ -121,7 +122,7 @@ metrics! {
     Gauge DRAINING = "brucke_draining": "1 from when this process was asked to end, and sends its clients away.";
     Gauge READY = "brucke_ready": "1 when this replica is ready, as /readyz has it.";
     Gauge TOPICS_FAILING = "brucke_topics_failing": "Topics that can't be read now, also those named after a tenant; /readyz names those that the configuration names.";
-    Gauge CHANNELS_FAILING = "brucke_channels_failing": "Channels whose topic the configuration names, and that can't be served now because it can't be read; /readyz names the topics.";
+    Gauge CHANNELS_FAILING = "brucke_channels_failing": "Channels whose topic the configuration names, and that can't be served now because it is missing, hidden or unusable; /readyz names the topics. Brokers that do not answer count elsewhere.";
     Counter SPANS_EXPORTED = "brucke_spans_exported_total": "Spans of traces that the collector took.";
     [reason] Counter SPANS_DROPPED = "brucke_spans_dropped_total": "Spans of traces that were lost: `queue_full` and `export_failed` by a collector that is slow or gone, `shard_full` by more traced records than a worker notes. Records are never lost for them.";
     Gauge REVOCATIONS = "brucke_revocations": "Tokens and subjects that are revoked at this replica.";

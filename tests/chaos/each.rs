@@ -29,11 +29,11 @@ fn parts(order: &Order) -> Vec<Order> {
         let schedule = order.schedule(&mut fastrand::Rng::with_seed(seed));
         let names: Vec<_> = schedule.iter().map(|fault| fault.name.to_owned()).collect();
         let at_once = if order.fresh { 1 } else { names.len() };
-        parts.extend(names.chunks(at_once).map(|faults| Order {
+        parts.extend(names.chunks(at_once).enumerate().map(|(index, faults)| Order {
             seed,
             faults: faults.to_vec(),
             length: Duration::ZERO,
-            folder: order.folder.join(format!("seed-{seed}-{}", faults[0])),
+            folder: order.folder.join(format!("seed-{seed}-{index}-{}", faults[0])),
             ..order.clone()
         }));
     }

@@ -166,8 +166,10 @@ fn produce(
             let offset = u64::try_from(producer.wait(delivery)).expect("an offset");
             log.insert(planned.topic, planned.partition, offset, planned.entry);
         }
-        number = end;
-        flow.send_modify(|flow| flow.produced = number);
+        if end > number {
+            number = end;
+            flow.send_modify(|flow| flow.produced = number);
+        }
         let kills_due = number * (scale.kills as u64 + 1) / scale.records;
         if kills_due > kills && kills < scale.kills as u64 {
             kills += 1;

@@ -41,7 +41,7 @@ pub struct Journey {
     pub seen: Vec<Seen>,
     /// When each subscription after the first began.
     pub moves: Vec<Instant>,
-    /// When each connection was let in.
+    /// When each connection after the first subscription was let in.
     pub let_in: Vec<Instant>,
     /// When each `closing` frame came.
     pub told: Vec<Instant>,
@@ -120,7 +120,9 @@ impl Traveller {
             Ok(connection) => connection,
             Err(ended) => return Err(self.over(&ended, ended.retry_after())),
         };
-        self.journey.let_in.push(Instant::now());
+        if self.has_begun {
+            self.journey.let_in.push(Instant::now());
+        }
         let authenticate = ClientFrame::Authenticate { token: self.token.clone() };
         if let Err(ended) = connection.send(&authenticate).await {
             return Err(self.over(&ended, None));
@@ -241,7 +243,7 @@ impl Traveller {
         let draining = CloseCode::Draining.number();
         match ended {
             Ended::Closed { number, .. } if *number == draining => self.journey.drained += 1,
-            Ended::Refused { status: 503, retry_after: Some(_) } => self.journey.refused += 1,
+            Ended::Refused { retry_after: Some(_), .. } => self.journey.refused += 1,
             _ if !self.subscribed => self.journey.failed_attempts.push(self.attempt(ended)),
             _ => self.journey.cuts.push(ended.to_string()),
         }

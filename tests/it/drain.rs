@@ -66,6 +66,26 @@ fn who_reads_nothing_is_cut_at_the_end_of_the_drain() {
 }
 
 #[test]
+fn who_waits_to_be_let_in_is_told_of_a_drain() {
+    let topic = fresh_topic("waiting");
+    KafkaCluster::shared().admin().create_topic(&topic, 1, &[]);
+    let settings = [("SERVER_DRAIN_WINDOW", "0s"), ("SERVER_CONNECTIONS_PER_SECOND", "1")];
+    let mut server = ServerProcess::start_with(&shared_feed(&topic), &settings);
+    let address = server.clients;
+    drop(RawClient::connect(address, &[]).expect("the first does not wait"));
+    let waiting = thread::spawn(move || RawClient::connect(address, &[]).map(drop));
+    let deadline = Instant::now() + PATIENCE;
+    while server.metric("brucke_handshakes_delayed_total") == 0.0 {
+        assert!(Instant::now() < deadline, "nobody waits");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let status = server.terminate();
+    let refused = waiting.join().expect("it has an answer").expect_err("nobody is let in");
+    assert_eq!((refused.status, &*refused.code), (503, "draining"));
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
 fn a_span_made_just_before_the_end_reaches_the_collector() {
     let jaeger = Jaeger::start();
     let topic = fresh_topic("last-span");

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -150,6 +151,27 @@ fn limits_that_change_close_nobody() {
     assert_eq!(origin("https://old.example").err().expect("refused").status, 403);
     rig.check_follower();
 }
+
+#[test]
+fn a_pace_that_changes_holds_for_who_comes_next() {
+    let mut rig = Rig::start("pace", BY_SIGNAL);
+    rig.reload("applied", |config| config.replace("[server]\n", PACE));
+    let address = rig.server.clients;
+    let come = |count| {
+        for _ in 0..count {
+            RawClient::connect(address, &[]).expect("each after the one before");
+        }
+    };
+    let began = Instant::now();
+    come(3);
+    assert!(began.elapsed() >= Duration::from_millis(1_990), "{:?}", began.elapsed());
+    rig.reload("applied", |config| config.replace(PACE, "[server]\n"));
+    // With the pace of before these would take longer than anybody may wait.
+    thread::scope(|scope| (0..20).for_each(|_| drop(scope.spawn(|| come(1)))));
+    rig.check_follower();
+}
+
+const PACE: &str = "[server]\nconnections_per_second = 1\n";
 
 #[test]
 fn quotas_that_change_close_nobody() {
