@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use metrics::counter;
 use metrics::gauge;
 
+use crate::app::explain::now;
 use crate::app::health::ReplicaHealth;
 use crate::kafka::journal::JournalState;
 use crate::kafka::statistics::BrokerState;
@@ -178,11 +178,6 @@ fn expose_lags(lags: &Lags, named_max: usize, out: &mut Exposition) {
         let labels = [("topic", topic.as_str()), ("partition", partition.as_str())];
         out.sample(metric::READER_LAG_SECONDS, &labels, lag.age.as_secs_f64());
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 const BROKER_STATES: [(BrokerState, &str); 4] = [

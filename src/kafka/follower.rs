@@ -229,7 +229,7 @@ fn age(stamped: Timestamp) -> Duration {
 }
 
 fn now() -> Timestamp {
-    Timestamp::from_millis(i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX))
+    Timestamp::from(SystemTime::now())
 }
 
 fn since_epoch() -> Duration {

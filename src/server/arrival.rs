@@ -23,7 +23,7 @@ use crate::server::refusal::Refusal;
 use crate::server::settings::ServerSettings;
 use crate::server::stream::ClientStream;
 use crate::server::tls::keeper::Keeper;
-use crate::telemetry::events::ArrivalRefused;
+use crate::telemetry::arrivals::ArrivalRefused;
 
 /// What a socket goes through before there is a request on it.
 #[derive(Clone)]

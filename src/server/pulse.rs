@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::types::ids::ShardId;
+use crate::types::moment::millis;
 
 /// When each worker last went round its loop, which it does at least once a
 /// second.
@@ -29,8 +30,8 @@ impl Pulses {
 
     pub(in crate::server) fn beat(&self, shard: ShardId, sockets: usize) {
         self.sockets[usize::from(shard.raw())].store(sockets, Relaxed);
-        let millis = u64::try_from(self.began_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.rounds[usize::from(shard.raw())].store(millis, Relaxed);
+        let round = millis(self.began_at.elapsed());
+        self.rounds[usize::from(shard.raw())].store(round, Relaxed);
     }
 
     /// Returns how long ago each worker went round, in their order.

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::protocol::error_code::ErrorCode;
 use crate::types::limits::CROWDED_MILLIS;
+use crate::types::moment::millis;
 
 /// Why a request did not become a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +181,7 @@ impl Refusal {
             Self::Full | Self::AddressFull | Self::TenantFull | Self::HandshakesFull => {
                 Some(fastrand::u64(CROWDED_MILLIS))
             }
-            Self::TooFast(wait) => Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            Self::TooFast(wait) => Some(millis(*wait)),
             Self::Draining => Some(fastrand::u64(DRAINING_MILLIS)),
             _ => None,
         }

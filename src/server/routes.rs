@@ -34,9 +34,9 @@ use crate::server::settings::Authentication;
 use crate::server::worker;
 use crate::server::worker::NoRoom;
 use crate::server::worker::Worker;
-use crate::telemetry::events::HandshakeDelayed;
-use crate::telemetry::events::HandshakeRefused;
-use crate::telemetry::events::TokenRefused;
+use crate::telemetry::arrivals::HandshakeDelayed;
+use crate::telemetry::arrivals::HandshakeRefused;
+use crate::telemetry::arrivals::TokenRefused;
 use crate::tenancy::verify::Verify;
 
 /// What a worker's handlers need.

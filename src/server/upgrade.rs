@@ -31,7 +31,7 @@ use crate::server::routes::Takeover;
 use crate::server::settings::SocketSettings;
 use crate::server::stream::ClientStream;
 use crate::server::worker::Worker;
-use crate::telemetry::events::HandshakeFailed;
+use crate::telemetry::arrivals::HandshakeFailed;
 use crate::telemetry::traces::handshake::HandshakeSpan;
 
 /// Serves one request that asks for an upgrade: lets the application answer it,

@@ -513,9 +513,7 @@ pub(in crate::server) enum Turn {
 
 /// Reads both clocks.
 pub(in crate::server) fn now() -> Moment {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
-    Moment { instant: Instant::now(), wall: Timestamp::from_millis(millis) }
+    Moment { instant: Instant::now(), wall: Timestamp::from(SystemTime::now()) }
 }
 
 /// Bytes read or gathered at once.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Shows what a type wraps as that shows itself, also in `{:?}`.
 macro_rules! shown_as_content {
@@ -268,5 +269,13 @@ impl Timestamp {
     /// Returns milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> i64 {
         self.0
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// Takes the time of a clock; one before 1970 is 0.
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }

@@ -14,6 +14,11 @@ pub struct Moment {
     pub wall: Timestamp,
 }
 
+/// Returns milliseconds; as many as there can be, where there are more.
+pub fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Moment {
     /// Returns the wall time so long before this moment.
     pub fn wall_before(self, span: Duration) -> Timestamp {

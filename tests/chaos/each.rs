@@ -67,10 +67,10 @@ impl Done {
     }
 
     fn table(&self) -> String {
-        let lines = self.seeds.iter().zip(&self.rows);
-        let mut lines: Vec<_> = lines.map(|(seed, row)| (row.line(), seed)).collect();
-        lines.sort();
-        let lines: Vec<_> = lines.iter().map(|(line, seed)| format!("{seed:>4}  {line}")).collect();
+        let mut lines: Vec<_> = self.seeds.iter().zip(&self.rows).collect();
+        lines.sort_by_key(|(seed, row)| (row.fault.name, **seed));
+        let lines = lines.iter().map(|(seed, row)| format!("{seed:>4}  {}", row.line()));
+        let lines: Vec<_> = lines.collect();
         format!(
             "\nseed  {}\n{}\n{} runs, {} deliveries checked",
             row::head(),

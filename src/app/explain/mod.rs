@@ -199,8 +199,7 @@ fn count(
 
 /// Returns the wall time.
 pub(in crate::app) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    Timestamp::from(SystemTime::now())
 }
 
 /// Offsets of one range: counting them takes seconds.

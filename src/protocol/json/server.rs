@@ -35,6 +35,7 @@ use crate::types::ids::SubId;
 use crate::types::ids::TenantId;
 use crate::types::ids::Timestamp;
 use crate::types::ids::TopicId;
+use crate::types::moment::millis;
 
 /// Writes a frame as one JSON object.
 pub(crate) fn write(out: &mut Vec<u8>, frame: &ServerFrame) {
@@ -126,10 +127,6 @@ fn write_retry_after(object: &mut ObjectWriter<'_>, retry_after: Option<Duration
     if let Some(retry_after) = retry_after {
         object.number("retry_after_ms", millis(retry_after));
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reads a frame; see [`crate::protocol::json::decode_server`].

@@ -28,6 +28,7 @@ use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::TenantId;
 use crate::types::ids::Timestamp;
+use crate::types::moment::millis;
 
 /// Writes a frame as one `ServerMessage`.
 pub(crate) fn write(out: &mut Vec<u8>, frame: &ServerFrame) {
@@ -107,10 +108,6 @@ fn error_to_wire(error: &ErrorFrame) -> wire::Error {
         retry: error.code.retry(),
         retry_after_ms: error.retry_after.map(millis),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reads a frame; see [`crate::protocol::protobuf::decode_server`].

@@ -15,8 +15,8 @@ use tokio::time::interval;
 use crate::server::tls::pair::PairError;
 use crate::server::tls::pair::PairFiles;
 use crate::server::tls::pair::PairText;
-use crate::telemetry::events::CertificateRefused;
-use crate::telemetry::events::CertificateTaken;
+use crate::telemetry::arrivals::CertificateRefused;
+use crate::telemetry::arrivals::CertificateTaken;
 
 /// The pair of certificate and key in force. Copies are the same keeper.
 #[derive(Clone)]
