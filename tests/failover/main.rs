@@ -11,6 +11,7 @@
 mod checker;
 mod client;
 mod mover;
+mod opened;
 mod proxy;
 mod quiet;
 mod rolling;
