@@ -74,7 +74,10 @@ const UNSAFE: [(&str, &str); 5] = [
     ("src/kafka/native/offsets.rs", "the safe lists of partitions have no leader epochs"),
     ("src/kafka/native/queue.rs", "the safe queues do not say at which offset a partition ends"),
     ("src/kafka/native/topics.rs", "topic ids are not in the safe API"),
-    ("src/server/link.rs", "no safe crate asks a socket how much of it is unread"),
+    (
+        "src/server/link.rs",
+        "no safe crate asks a socket how much is unread, or limits how long it backs off",
+    ),
 ];
 
 /// Folders and files of the repository whose text is read.

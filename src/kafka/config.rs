@@ -238,8 +238,10 @@ impl KafkaConfig {
         set(&mut config, "bootstrap.servers", self.bootstrap_servers.join(","));
         set(&mut config, "client.id", &self.client_id);
         set(&mut config, "security.protocol", self.protocol());
+        // A broker that is back is tried within this time, so that what becomes known
+        // then, a gap above all, is told to clients within a second.
         set(&mut config, "reconnect.backoff.ms", "50");
-        set(&mut config, "reconnect.backoff.max.ms", "1000");
+        set(&mut config, "reconnect.backoff.max.ms", "500");
         set(&mut config, "socket.connection.setup.timeout.ms", "5000");
         set(&mut config, "socket.keepalive.enable", "true");
         // A broker that died without a word is noticed by this: no request waits

@@ -260,8 +260,29 @@ pub(in crate::server) fn tune(stream: &TcpStream, settings: SocketSettings) -> i
     {
         socket.set_tcp_notsent_lowat(settings.unsent_low_water_bytes)?;
         socket.set_tcp_user_timeout(Some(settings.user_timeout))?;
+        limit_retransmission_wait(stream, settings.retransmission_wait_max);
     }
     Ok(())
+}
+
+/// Has what was lost on its way to the peer sent again after this time at the latest.
+/// Linux doubles the wait each time, up to two minutes: a client that is back after half
+/// a minute without a network would hear nothing for another. Before Linux 6.15 there is
+/// no such option, and that wait remains.
+#[cfg(target_os = "linux")]
+fn limit_retransmission_wait(stream: &TcpStream, longest: Duration) {
+    let millis = libc::c_int::try_from(longest.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the option's value is one int, which outlives the call, and the descriptor
+    // is open for as long as the stream is.
+    unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_RTO_MAX_MS,
+            (&raw const millis).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
 }
 
 /// Says that nothing more comes in the words of TLS, if it is spoken, and then
@@ -314,5 +335,40 @@ const LINGER_CHUNK_BYTES: usize = 4 << 10;
 const LINGER_CHUNKS_MAX: usize = 1_024;
 /// Bytes from which a piece is written as it stands.
 const LARGE_BYTES: usize = 16 << 10;
+/// Of Linux's `tcp.h`; the crate of C's names lacks it.
+#[cfg(target_os = "linux")]
+const TCP_RTO_MAX_MS: libc::c_int = 44;
 
 const _: () = assert!(LARGE_BYTES <= session::RECORD_BYTES_MAX);
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_lost_is_sent_again_soon_where_the_system_can_be_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let told = |stream: &TcpStream| {
+            let (mut millis, mut length) = (0 as libc::c_int, size_of::<libc::c_int>() as u32);
+            // SAFETY: both addresses outlive the call, and the descriptor is open.
+            let failed = unsafe {
+                libc::getsockopt(
+                    stream.as_raw_fd(),
+                    libc::IPPROTO_TCP,
+                    TCP_RTO_MAX_MS,
+                    (&raw mut millis).cast(),
+                    &raw mut length,
+                )
+            };
+            (failed == 0).then_some(millis).ok_or_else(|| io::Error::last_os_error().raw_os_error())
+        };
+        let usual = told(&stream);
+        limit_retransmission_wait(&stream, Duration::from_secs(5));
+        match usual {
+            Ok(usual) => assert_eq!((usual, told(&stream)), (120_000, Ok(5_000))),
+            Err(code) => assert_eq!(code, Some(libc::ENOPROTOOPT), "Linux before 6.15"),
+        }
+    }
+}

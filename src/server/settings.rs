@@ -108,6 +108,8 @@ pub struct SocketSettings {
     pub unsent_low_water_bytes: u32,
     /// How long sent bytes may stay unacknowledged by a peer that vanished.
     pub user_timeout: Duration,
+    /// How long a retransmission may wait for its turn, where the system can be told.
+    pub retransmission_wait_max: Duration,
 }
 
 impl ServerSettings {
@@ -161,6 +163,7 @@ impl EdgeTerms {
                 // can't tell them apart, for it counts the time of a full window
                 // as well: it comes last.
                 user_timeout: config.stuck_reader_timeout + config.pong_timeout,
+                retransmission_wait_max: RETRANSMISSION_WAIT_MAX,
             },
         }
     }
@@ -185,4 +188,5 @@ fn hosts(config: &ServerConfig) -> Hosts {
 
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 const UNSENT_LOW_WATER_BYTES: u32 = 32 << 10;
+const RETRANSMISSION_WAIT_MAX: Duration = Duration::from_secs(5);
 const WORKERS_MAX: u32 = 1_024;
