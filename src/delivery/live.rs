@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::delivery::behind::told_before;
 use crate::delivery::connection::Mark;
 use crate::delivery::feed::LANES;
 use crate::delivery::feed::Pace;
@@ -30,15 +29,11 @@ use crate::log::partition::Read;
 use crate::protocol::encode::RecordsEncoder;
 use crate::protocol::encode::WireFrame;
 use crate::protocol::encode::encode;
-use crate::protocol::error_code::ErrorCode;
-use crate::protocol::frame::Gap;
 use crate::protocol::frame::GapReason;
-use crate::protocol::frame::OnGap;
 use crate::protocol::frame::ServerFrame;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::Timestamp;
-use crate::types::ids::TopicId;
 use crate::types::moment::Moment;
 use crate::types::positions::Epochs;
 use crate::types::positions::Positions;
@@ -46,7 +41,7 @@ use crate::types::record::Record;
 use crate::types::sabotage::Defect;
 
 /// A live subscription that could not take a frame: connection, subscription.
-type Fallen = (usize, usize);
+pub(in crate::delivery) type Fallen = (usize, usize);
 
 impl Shard {
     /// Serves what is new in a partition to all live feeds, up to a bound of
@@ -83,12 +78,6 @@ impl Shard {
             }
         }
         self.unfinished.push((source, partition));
-    }
-
-    /// Says whether all partitions of a source speak of this topic already:
-    /// they turn one after the other, and clients are told of all at once.
-    pub(in crate::delivery) fn is_recreated(&self, source: usize, topic_id: TopicId) -> bool {
-        self.sources[source].partitions.iter().all(|place| place.log.topic_id() == topic_id)
     }
 
     /// Puts a live subscription on its own cursors. They stand at the shard's: what
@@ -159,7 +148,13 @@ impl Shard {
         }
     }
 
-    fn tell_positions(&mut self, feed: FeedSlot, to: Positions, now: Moment) {
+    /// Tells all live followers of a feed where it stands.
+    pub(in crate::delivery) fn tell_positions(
+        &mut self,
+        feed: FeedSlot,
+        to: Positions,
+        now: Moment,
+    ) {
         let places = &self.sources[self.feeds.at(feed).source].partitions;
         let known = to.iter().filter_map(|(partition, offset)| {
             Some((*partition, places[partition.index()].reached(*offset)?))
@@ -175,7 +170,7 @@ impl Shard {
     }
 
     /// Gives a frame to all live followers; who has no room falls behind.
-    fn tell(&mut self, feed: FeedSlot, frame: &ServerFrame, now: Moment) {
+    pub(in crate::delivery) fn tell(&mut self, feed: FeedSlot, frame: &ServerFrame, now: Moment) {
         for (lane, encoding) in LANES.into_iter().enumerate() {
             if !self.feeds.at(feed).followers[lane].is_empty() {
                 let frame = encode(frame, encoding);
@@ -416,75 +411,8 @@ impl Shard {
         place.cursor = place.log.end();
     }
 
-    /// Tells all live followers of a source what is gone, and goes on at `to`.
-    fn lose(
-        &mut self,
-        source: usize,
-        partition: usize,
-        to: Cursor,
-        reason: GapReason,
-        topic_id: Option<TopicId>,
-        now: Moment,
-    ) {
-        let place = &self.sources[source].partitions[partition];
-        let (id, cursor) = (place.log.id(), place.cursor.offset);
-        for feed in self.feeds.slots_of(source) {
-            if self.feeds.at(feed).is_unfollowed() {
-                continue;
-            }
-            let told = self.feeds.at(feed).told[partition];
-            let from = told_before(reason, told, cursor);
-            if told < from {
-                self.tell_positions(feed, Positions::from([(id, from)]), now);
-            }
-            let sub = self.feeds.at(feed).number;
-            let to = to.offset;
-            let gap = Gap { sub, partition: id, from, to, reason, topic_id };
-            self.recent.note(Note::of_gap(Whose::Feed(sub), &gap, now.wall));
-            self.tell(feed, &ServerFrame::Gap(gap), now);
-            self.counts.gap(reason);
-            self.feeds.at_mut(feed).told[partition] = to;
-            for (slot, sub) in self.followers_of(feed) {
-                self.after_live_gap(slot, sub, id);
-            }
-        }
-        if let Some(found) = self.sources.get_mut(source) {
-            found.partitions[partition].cursor = to;
-        }
-    }
-
-    fn after_live_gap(&mut self, slot: usize, sub: usize, partition: PartitionId) {
-        let subscription = self.connections[slot].subscriptions[sub].as_mut().expect("it is live");
-        if let Some(window) = &mut subscription.window {
-            window.forget(partition);
-        }
-        if subscription.on_gap == OnGap::Stop {
-            let message = "wanted offsets are gone and on_gap is stop: subscribe again";
-            self.end_with_error(slot, sub, ErrorCode::Gap, message.to_owned());
-        }
-    }
-
-    /// Tells all live followers that the topic was made again, once all of its
-    /// partitions were; says whether they were.
-    fn recreate(&mut self, source: usize, topic_id: TopicId, now: Moment) -> bool {
-        if !self.is_recreated(source, topic_id) {
-            self.upkeep.look_again(source);
-            return false;
-        }
-        for partition in 0..self.sources[source].partitions.len() {
-            let Some(found) = self.sources.get(source) else { return false };
-            let place = &found.partitions[partition];
-            if let Read::Recreated { to, .. } = place.log.read(place.cursor, END_OF_TIME, 1) {
-                let reason = GapReason::TopicRecreated;
-                self.lose(source, partition, to, reason, Some(topic_id), now);
-            }
-        }
-        let Some(found) = self.sources.get_mut(source) else { return false };
-        found.topic_id = topic_id;
-        true
-    }
-
-    fn followers_of(&self, feed: FeedSlot) -> Vec<Fallen> {
+    /// Returns who follows a feed live.
+    pub(in crate::delivery) fn followers_of(&self, feed: FeedSlot) -> Vec<Fallen> {
         let followers = self.feeds.at(feed).followers.iter().flatten();
         followers
             .map(|follower| (follower.connection as usize, usize::from(follower.subscription)))

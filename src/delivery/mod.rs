@@ -24,6 +24,7 @@ pub mod counts;
 pub mod explain;
 pub mod feed;
 mod flight;
+mod gone;
 pub mod index;
 mod leaving;
 pub mod live;

@@ -11,8 +11,6 @@
 //! A reader holds a [`Cursor`] and asks for what stands there. The log never
 //! knows its readers.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -21,6 +19,8 @@ use std::sync::PoisonError;
 use crate::log::batch::Batch;
 use crate::log::budget::Budget;
 use crate::log::budget::Kind;
+use crate::log::history::History;
+use crate::log::tail::Tail;
 use crate::types::ids::Offset;
 use crate::types::ids::PartitionId;
 use crate::types::ids::Timestamp;
@@ -125,7 +125,7 @@ impl SharedPartition {
     /// appended next.
     pub fn end(&self) -> Cursor {
         let log = self.lock();
-        log.at(log.tail_end)
+        log.at(log.tail.end())
     }
 
     /// Says whether offsets of this generation are Kafka's, or only what clients
@@ -148,7 +148,7 @@ impl SharedPartition {
     /// Returns the range of the tail.
     pub fn tail(&self) -> (Offset, Offset) {
         let log = self.lock();
-        (log.tail_start, log.tail_end)
+        (log.tail.start(), log.tail.end())
     }
 
     /// Returns in which leader's log what was read up to this place stood, as far as
@@ -163,7 +163,7 @@ impl SharedPartition {
     /// called before anything is read of this generation.
     pub fn begin_reached(&self, found: Reached) {
         let mut log = self.lock();
-        let found = found.up_to(log.tail_end);
+        let found = found.up_to(log.tail.end());
         log.reached.get_or_insert(found);
     }
 
@@ -171,7 +171,7 @@ impl SharedPartition {
     /// was read already only where that is known to be of the same leader's log.
     pub fn note_reached(&self, generation: Generation, found: Reached) {
         let mut log = self.lock();
-        let found = found.up_to(log.tail_end);
+        let found = found.up_to(log.tail.end());
         if log.generation == generation
             && let Some(known) = &mut log.reached
             && known.epoch == found.epoch
@@ -190,8 +190,8 @@ impl SharedPartition {
     pub fn bytes(&self, kind: Kind) -> u64 {
         let log = self.lock();
         match kind {
-            Kind::Tail => log.tail_bytes,
-            Kind::History => log.history_bytes,
+            Kind::Tail => log.tail.bytes(),
+            Kind::History => log.history.bytes(),
         }
     }
 
@@ -205,12 +205,11 @@ impl SharedPartition {
     /// thing that memory has; `None` when it has `from` itself.
     pub fn history_until(&self, from: Offset) -> Option<Offset> {
         let log = self.lock();
-        let before = log.history.range(..=from).next_back();
-        if from >= log.tail_start || before.is_some_and(|(_, chunk)| chunk.to() > from) {
+        let tail = log.tail.start();
+        if from >= tail || log.history.at(from).is_some() {
             return None;
         }
-        let next = log.history.range(from..).next().map(|(chunk, _)| *chunk);
-        Some(next.map_or(log.tail_start, |chunk| chunk.min(log.tail_start)))
+        Some(log.history.after(from).map_or(tail, |chunk| chunk.from().min(tail)))
     }
 
     /// Adds what was read from [`SharedPartition::end`] on.
@@ -218,7 +217,7 @@ impl SharedPartition {
         let bytes = batch.bytes();
         {
             let mut log = self.lock();
-            if log.generation != generation || log.tail_end != batch.from() {
+            if log.generation != generation || log.tail.end() != batch.from() {
                 return Added::Stale;
             }
             log.append(batch);
@@ -281,8 +280,8 @@ impl SharedPartition {
         let bytes = {
             let mut log = self.lock();
             match kind {
-                Kind::Tail => log.evict_tail(),
-                Kind::History => log.evict_history(),
+                Kind::Tail => log.tail.evict(),
+                Kind::History => log.history.evict(),
             }
         };
         self.budget.release(kind, bytes.unwrap_or(0));
@@ -297,7 +296,7 @@ impl SharedPartition {
             if log.tail.len() < 2 {
                 return false;
             }
-            log.evict_tail()
+            log.tail.evict()
         };
         self.budget.release(Kind::Tail, bytes.unwrap_or(0));
         bytes.is_some()
@@ -306,10 +305,10 @@ impl SharedPartition {
     fn change(&self, change: impl FnOnce(&mut PartitionLog)) {
         let (tail, history) = {
             let mut log = self.lock();
-            let before = (log.tail_bytes, log.history_bytes);
+            let before = (log.tail.bytes(), log.history.bytes());
             change(&mut log);
             log.history_version += 1;
-            (before.0 - log.tail_bytes, before.1 - log.history_bytes)
+            (before.0 - log.tail.bytes(), before.1 - log.history.bytes())
         };
         self.budget.release(Kind::Tail, tail);
         self.budget.release(Kind::History, history);
@@ -326,7 +325,7 @@ impl Drop for SharedPartition {
     fn drop(&mut self) {
         let (tail, history) = {
             let log = self.lock();
-            (log.tail_bytes, log.history_bytes)
+            (log.tail.bytes(), log.history.bytes())
         };
         self.budget.release(Kind::Tail, tail);
         self.budget.release(Kind::History, history);
@@ -344,19 +343,13 @@ struct PartitionLog {
     /// Where the log was cut since then: each generation and its first end.
     cuts: Vec<(Generation, Offset)>,
     start: Offset,
-    tail: VecDeque<Arc<Batch>>,
-    tail_start: Offset,
-    tail_end: Offset,
-    tail_bytes: u64,
+    tail: Tail,
+    history: History,
+    history_version: u64,
     /// When the newest record that was appended was stamped.
     newest: Option<Timestamp>,
     /// In which leader's log what was read of this generation stood, where it is known.
     reached: Option<Reached>,
-    history: BTreeMap<Offset, Arc<Batch>>,
-    /// Begins of history chunks, in the order in which they came.
-    arrivals: VecDeque<Offset>,
-    history_bytes: u64,
-    history_version: u64,
 }
 
 /// Cuts that are remembered one by one; older ones are taken for the lowest.
@@ -371,16 +364,11 @@ impl PartitionLog {
             recreated: Generation::default(),
             cuts: Vec::new(),
             start,
-            tail: VecDeque::new(),
-            tail_start: end,
-            tail_end: end,
-            tail_bytes: 0,
+            tail: Tail::new(end),
+            history: History::default(),
+            history_version: 0,
             newest: None,
             reached: None,
-            history: BTreeMap::new(),
-            arrivals: VecDeque::new(),
-            history_bytes: 0,
-            history_version: 0,
         }
     }
 
@@ -395,23 +383,18 @@ impl PartitionLog {
         if at.offset < self.start {
             return Read::Expired { to: self.start };
         }
-        let limit = limit.min(self.tail_end.max(self.tail_start));
+        let limit = limit.min(self.tail.end());
         if at.offset >= limit {
             return Read::AtEnd;
         }
-        if at.offset >= self.tail_start {
-            let first = self.tail.partition_point(|batch| batch.to() <= at.offset);
-            return take(self.tail.range(first..), limit, bytes_max);
+        if at.offset >= self.tail.start() {
+            return Read::Batches(self.tail.read(at.offset, limit, bytes_max));
         }
-        if Defect::ReadAfterHole.is_planted()
-            && let Some((_, chunk)) = self.history.range(at.offset..).next()
-        {
-            return Read::Batches(vec![Arc::clone(chunk)]);
+        let mut chunk = self.history.at(at.offset);
+        if Defect::ReadAfterHole.is_planted() {
+            chunk = self.history.after(at.offset).or(chunk);
         }
-        match self.history.range(..=at.offset).next_back() {
-            Some((_, chunk)) if chunk.to() > at.offset => Read::Batches(vec![Arc::clone(chunk)]),
-            _ => Read::Missing,
-        }
+        chunk.map_or(Read::Missing, |chunk| Read::Batches(vec![Arc::clone(chunk)]))
     }
 
     fn read_of_past(&self, at: Cursor) -> Read {
@@ -424,48 +407,26 @@ impl PartitionLog {
     }
 
     fn append(&mut self, batch: Batch) {
-        self.tail_end = batch.to();
         self.reached = batch.reached().or(self.reached);
-        self.tail_bytes += batch.bytes();
         self.newest = batch.newest().or(self.newest);
-        self.tail.push_back(Arc::new(batch));
+        self.tail.append(batch);
     }
 
     /// Returns the bytes of a chunk that began at the same place.
     fn insert_history(&mut self, batch: Batch) -> u64 {
         self.history_version += 1;
         let reached = self.reached.map(|reached| reached.up_to(batch.to()));
-        let batch = batch.under(reached);
-        let from = batch.from();
-        let bytes = batch.bytes();
-        let replaced = self.history.insert(from, Arc::new(batch)).map_or(0, |old| old.bytes());
-        if replaced > 0 {
-            self.arrivals.retain(|arrival| *arrival != from);
-        }
-        self.arrivals.push_back(from);
-        self.history_bytes = self.history_bytes + bytes - replaced;
-        replaced
+        self.history.insert(batch.under(reached))
     }
 
     fn expire(&mut self, start: Offset) {
         self.start = self.start.max(start);
-        while self.tail.front().is_some_and(|batch| batch.to() <= self.start) {
-            self.evict_tail();
-        }
-        self.tail_start = self.tail_start.max(self.start);
-        self.tail_end = self.tail_end.max(self.start);
-        while self.history.first_key_value().is_some_and(|(_, chunk)| chunk.to() <= self.start) {
-            let (from, chunk) = self.history.pop_first().expect("seen above");
-            self.arrivals.retain(|arrival| *arrival != from);
-            self.history_bytes -= chunk.bytes();
-        }
+        self.tail.expire(self.start);
+        self.history.expire(self.start);
     }
 
     fn truncate(&mut self, end: Offset) {
-        self.forget();
-        self.generation = self.generation.next();
-        self.tail_start = end;
-        self.tail_end = end;
+        self.begin_at(end);
         self.start = self.start.min(end);
         if self.cuts.len() == CUTS_MAX {
             let (_, oldest) = self.cuts.remove(0);
@@ -475,53 +436,22 @@ impl PartitionLog {
     }
 
     fn recreate(&mut self, topic_id: TopicId) {
-        self.forget();
-        self.generation = self.generation.next();
+        self.begin_at(Offset::ZERO);
+        self.start = Offset::ZERO;
         self.recreated = self.generation;
         self.cuts.clear();
         self.topic_id = topic_id;
-        self.start = Offset::ZERO;
-        self.tail_start = Offset::ZERO;
-        self.tail_end = Offset::ZERO;
     }
 
-    fn forget(&mut self) {
+    /// Begins another generation, of which nothing is read yet.
+    fn begin_at(&mut self, end: Offset) {
+        self.generation = self.generation.next();
+        self.tail = Tail::new(end);
+        self.history = History::default();
         if !Defect::KeepReached.is_planted() {
             self.reached = None;
         }
-        self.tail.clear();
-        self.tail_bytes = 0;
-        self.history.clear();
-        self.arrivals.clear();
-        self.history_bytes = 0;
     }
-
-    fn evict_tail(&mut self) -> Option<u64> {
-        let batch = self.tail.pop_front()?;
-        self.tail_start = batch.to();
-        self.tail_bytes -= batch.bytes();
-        Some(batch.bytes())
-    }
-
-    fn evict_history(&mut self) -> Option<u64> {
-        let from = self.arrivals.pop_front()?;
-        let chunk = self.history.remove(&from).expect("each arrival stands in the map");
-        self.history_bytes -= chunk.bytes();
-        Some(chunk.bytes())
-    }
-}
-
-fn take<'a>(batches: impl Iterator<Item = &'a Arc<Batch>>, limit: Offset, bytes_max: u64) -> Read {
-    let mut taken = Vec::new();
-    let mut bytes = 0;
-    for batch in batches {
-        if batch.from() >= limit || (bytes >= bytes_max && !taken.is_empty()) {
-            break;
-        }
-        bytes += batch.bytes();
-        taken.push(Arc::clone(batch));
-    }
-    Read::Batches(taken)
 }
 
 #[cfg(test)]

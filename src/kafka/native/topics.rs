@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::ffi::CString;
 use std::ffi::c_char;
+use std::ffi::c_int;
 use std::ptr;
 use std::ptr::NonNull;
 use std::slice;
@@ -81,10 +82,7 @@ pub(in crate::kafka) fn describe(
 unsafe fn read(event: *mut native::rd_kafka_event_t) -> Result<Described, ErrorCode> {
     // SAFETY: the event is alive, and all that is read here lives with it.
     unsafe {
-        match ErrorCode::from(native::rd_kafka_event_error(event)) {
-            ErrorCode::NoError => {}
-            error => return Err(error),
-        }
+        check(rd_kafka_event_error(event))?;
         let result = native::rd_kafka_event_DescribeTopics_result(event);
         if result.is_null() {
             return Err(ErrorCode::Fail);
@@ -111,9 +109,10 @@ unsafe fn read_topic(
     unsafe {
         let name = CStr::from_ptr(native::rd_kafka_TopicDescription_name(topic));
         let name = TopicName::new(name.to_string_lossy());
-        let error = native::rd_kafka_TopicDescription_error(topic);
-        let code = ErrorCode::from(native::rd_kafka_error_code(error));
-        if !error.is_null() && code != ErrorCode::NoError {
+        // Of no error at all it says that there is none.
+        if let Err(code) =
+            check(rd_kafka_error_code(native::rd_kafka_TopicDescription_error(topic)))
+        {
             return (name, Err(code));
         }
         let mut partitions = 0;
@@ -143,7 +142,7 @@ pub(in crate::kafka) fn probe(client: &Client, timeout: Duration) -> Result<(), 
     // SAFETY: the client outlives the call; a null topic asks for those in use.
     // The answer is destroyed at once.
     unsafe {
-        let error = native::rd_kafka_metadata(
+        let error = rd_kafka_metadata(
             client.client().native_ptr(),
             0,
             ptr::null_mut(),
@@ -153,11 +152,32 @@ pub(in crate::kafka) fn probe(client: &Client, timeout: Duration) -> Result<(), 
         if !metadata.is_null() {
             native::rd_kafka_metadata_destroy(metadata);
         }
-        match ErrorCode::from(error) {
-            ErrorCode::NoError => Ok(()),
-            error => Err(error),
-        }
+        check(error)
     }
+}
+
+/// Says whether a number stands for an error, and for which. Brokers have errors that the
+/// bindings have no name for.
+fn check(code: i32) -> Result<(), ErrorCode> {
+    match native::rd_kafka_resp_err_t::try_from(code).map(ErrorCode::from) {
+        Ok(ErrorCode::NoError) => Ok(()),
+        Ok(error) => Err(error),
+        Err(_) => Err(ErrorCode::Unknown),
+    }
+}
+
+// The bindings say that these return their enumeration, and what would come of a number
+// that it lacks is undefined.
+unsafe extern "C" {
+    fn rd_kafka_event_error(event: *mut native::rd_kafka_event_t) -> i32;
+    fn rd_kafka_error_code(error: *const native::rd_kafka_error_t) -> i32;
+    fn rd_kafka_metadata(
+        client: *mut native::rd_kafka_t,
+        all_topics: c_int,
+        only_topic: *mut native::rd_kafka_topic_t,
+        metadata: *mut *const native::rd_kafka_metadata,
+        timeout_ms: c_int,
+    ) -> i32;
 }
 
 /// Something of librdkafka's that is destroyed with its owner.
@@ -182,5 +202,20 @@ impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         // SAFETY: it came with this way of destroying it, and nobody else has it.
         unsafe { (self.destroy)(self.it.as_ptr()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_without_a_name_is_an_error() {
+        assert_eq!(check(0), Ok(()));
+        assert_eq!(check(3), Err(ErrorCode::UnknownTopicOrPartition));
+        assert_eq!(check(-185), Err(ErrorCode::OperationTimedOut));
+        for unnamed in [109, 131, i32::MIN, i32::MAX] {
+            assert_eq!(check(unnamed), Err(ErrorCode::Unknown));
+        }
     }
 }
