@@ -160,14 +160,15 @@ impl Mind {
                 }
                 _ => {}
             }
-            let port = self.ports[self.replica % self.ports.len()];
-            let Some(mut socket) = open(port).await else {
+            let replica = self.replica % self.ports.len();
+            let Some(mut socket) = open(self.ports[replica]).await else {
                 self.replica += 1;
                 let wait = self.backoff(None);
                 self.wait(wait, &mut orders).await;
                 continue;
             };
-            self.journal.write(&ClientLine::Connect { at: self.clock.now() });
+            let (at, replica) = (self.clock.now(), Some(replica));
+            self.journal.write(&ClientLine::Connect { at, replica });
             let end = self.converse(&mut socket, &mut orders).await;
             // Dropped, not closed: half of the faults leave nobody to answer.
             drop(socket);

@@ -1,5 +1,5 @@
-//! Three brokers, two replicas, a proxy between each pair, and everything that
-//! can break. What clients got is judged from logs, by a crate that shares no
+//! Three brokers, two replicas, a proxy on each way between the two and to clients,
+//! and everything that can break. What clients got is judged from logs, by a crate that shares no
 //! line with the server.
 //!
 //! The short mix is a test like any other. `make chaos` runs the long one,

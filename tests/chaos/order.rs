@@ -72,11 +72,11 @@ impl Order {
 
     /// Returns the command that does the same again.
     pub fn command(&self) -> String {
-        let (seed, names) = (self.seed, self.faults.join(","));
-        let minutes = self.length.as_secs().div_ceil(60);
+        let Self { seed, clients, .. } = self;
+        let (names, minutes) = (self.faults.join(","), self.length.as_secs().div_ceil(60));
         match self.faults.is_empty() {
-            true => format!("make chaos MINUTES={minutes} SEED={seed}"),
-            false => format!("make chaos SEED={seed} FAULT={names}"),
+            true => format!("CHAOS_CLIENTS={clients} make chaos MINUTES={minutes} SEED={seed}"),
+            false => format!("CHAOS_CLIENTS={clients} make chaos SEED={seed} FAULT={names}"),
         }
     }
 

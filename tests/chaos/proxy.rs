@@ -193,8 +193,10 @@ async fn carry(
     let (here_in, here_out) = here.into_split();
     let (there_in, there_out) = there.into_split();
     let (there_states, back_states) = (states.clone(), states.clone());
+    // One side may end and still hear the other; a reset ends both ways at once. Whoever
+    // waits for an answer would else wait for ever.
     let both = async {
-        tokio::join!(
+        tokio::try_join!(
             pump(here_in, Outlet(Some(there_out)), there_states, connection),
             pump(there_in, Outlet(Some(here_out)), back_states, connection),
         )
@@ -215,6 +217,9 @@ async fn carry(
         () = told => {}
     }
 }
+
+/// A side has reset the connection.
+struct Broken;
 
 /// The writing half of a stream; dropped, it says nothing to the other side.
 /// (The half itself would say that it has ended, before a reset could.)
@@ -239,16 +244,17 @@ async fn pump(
     mut to: Outlet,
     mut states: watch::Receiver<State>,
     connection: u64,
-) {
+) -> Result<(), Broken> {
     let mut buffer = vec![0; 32 << 10];
     loop {
         let mode = states.borrow_and_update().of(connection);
         if mode == Mode::HalfOpen {
-            return swallow(from, to, buffer).await;
+            swallow(from, to, buffer).await;
+            return Ok(());
         }
         if mode == Mode::Stall {
             if states.changed().await.is_err() {
-                return;
+                return Ok(());
             }
             continue;
         }
@@ -260,18 +266,16 @@ async fn pump(
             biased;
             changed = states.changed() => match changed {
                 Ok(()) => continue,
-                Err(_) => return,
+                Err(_) => return Ok(()),
             },
             read = from.read(&mut buffer[..room]) => read,
         };
-        let Ok(read) = read else { return };
+        let read = read.map_err(|_| Broken)?;
         if read == 0 {
             let _ = to.half().shutdown().await;
-            return;
+            return Ok(());
         }
-        if to.half().write_all(&buffer[..read]).await.is_err() {
-            return;
-        }
+        to.half().write_all(&buffer[..read]).await.map_err(|_| Broken)?;
         if let Mode::Slow(rate) = mode {
             let pause = Duration::from_secs_f64(read as f64 / f64::from(rate));
             tokio::time::sleep(pause).await;
@@ -297,14 +301,20 @@ mod tests {
 
     use super::*;
 
-    /// Returns a proxy before somebody who repeats what it hears.
-    fn echo() -> Proxy {
+    /// Returns a proxy and where it leads to.
+    fn lead() -> (Proxy, TcpListener) {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         listener.set_nonblocking(true).expect("a socket can be");
         let target = unknown_target();
         *target.lock().expect("no panic") = Some(listener.local_addr().expect("bound"));
+        let proxy = Proxy::start(&Handle::current(), target, Ipv4Addr::LOCALHOST);
+        (proxy, TcpListener::from_std(listener).expect("a listener"))
+    }
+
+    /// Returns a proxy before somebody who repeats what it hears.
+    fn echo() -> Proxy {
+        let (proxy, listener) = lead();
         tokio::spawn(async move {
-            let listener = TcpListener::from_std(listener).expect("a listener");
             while let Ok((mut stream, _)) = listener.accept().await {
                 tokio::spawn(async move {
                     let (mut from, mut to) = stream.split();
@@ -312,7 +322,7 @@ mod tests {
                 });
             }
         });
-        Proxy::start(&Handle::current(), target, Ipv4Addr::LOCALHOST)
+        proxy
     }
 
     async fn connect_to(proxy: &Proxy) -> TcpStream {
@@ -352,6 +362,21 @@ mod tests {
             proxy.heal();
             assert!(say(&mut connect_to(&proxy).await, b"three").await.is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn a_reset_reaches_who_only_waits() {
+        let (proxy, listener) = lead();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("somebody comes");
+            let heard = stream.read(&mut [0; 1]).await;
+            assert!(heard.is_ok_and(|length| length > 0));
+            abort(&stream);
+        });
+        let mut stream = connect_to(&proxy).await;
+        stream.write_all(b"one").await.expect("it is taken");
+        let end = tokio::time::timeout(MOMENT, stream.read(&mut [0; 1])).await.expect("it ends");
+        assert!(end.is_err(), "a reset, not {end:?}");
     }
 
     #[tokio::test]

@@ -71,6 +71,10 @@ pub fn run(order: &Order) -> Outcome {
     }
     faults.extend(tally.complaints().into_iter().take(20));
     let verdict = judge(&order.folder, Limits::default()).expect("the logs are readable");
+    if verdict.clients != order.clients as u64 || verdict.deliveries == 0 {
+        let (clients, deliveries) = (verdict.clients, verdict.deliveries);
+        faults.push(format!("{clients} of {} clients had {deliveries} records", order.clients));
+    }
     if order.is_long_mix() {
         faults.extend(judge_size(&rows, &verdict));
     }

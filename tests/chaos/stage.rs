@@ -50,10 +50,19 @@ pub struct Stage {
     pub replicas: Vec<Replica>,
     /// What a fault found not to be as expected while it lasted.
     pub notes: Vec<String>,
+    /// How far the present fault reaches, where that is less than the most.
+    reach: Reach,
     /// Since when a fault has the first record watched for, if it does.
     watched: Option<u64>,
     observer: Observer,
     pub cluster: KafkaCluster,
+}
+
+/// How far a fault reaches: as far as it lasts, and to all, or less.
+#[derive(Debug, Default)]
+struct Reach {
+    replica: Option<usize>,
+    mended: Option<u64>,
 }
 
 impl Stage {
@@ -90,6 +99,7 @@ impl Stage {
             clients: Vec::new(),
             replicas: Vec::new(),
             notes: Vec::new(),
+            reach: Reach::default(),
             watched: None,
             truth,
             cluster,
@@ -129,9 +139,22 @@ impl Stage {
         self.topics.know(topic, Some(Known { id, partitions }));
     }
 
-    /// Says that nobody could be served between these moments.
-    pub fn excuse(&self, from: u64, to: u64, why: &str) {
-        self.truth.write(&TruthLine::Excuse { from, to, why: why.to_owned() });
+    /// Says that the present fault concerns the clients of one replica only.
+    pub fn strike_only(&mut self, replica: usize) {
+        self.reach.replica = Some(replica);
+    }
+
+    /// Says that the present fault is mended, whatever is yet to be cleared up after it.
+    pub fn mend(&mut self) {
+        self.reach.mended = Some(self.clock.now());
+    }
+
+    /// Says that nobody whom the present fault concerns could be served from a moment on
+    /// until it was mended, or until another moment.
+    pub fn excuse(&mut self, from: u64, to: u64, why: &str) {
+        let Reach { replica, mended } = std::mem::take(&mut self.reach);
+        let (to, why) = (mended.unwrap_or(to), why.to_owned());
+        self.truth.write(&TruthLine::Excuse { from, to, why, replica });
     }
 
     /// Waits so long for every client to have what the log has now. Returns how
@@ -148,7 +171,9 @@ impl Stage {
             });
             match missing {
                 None => return Ok(self.clock.since(began)),
-                Some(text) if self.clock.since(began) > limit + asked => return Err(text),
+                Some(text) if self.clock.since(began) > limit.max(asked + LOOK_MIN) => {
+                    return Err(text);
+                }
                 Some(_) => thread::sleep(Duration::from_millis(20)),
             }
         }
@@ -268,5 +293,7 @@ fn start_cluster(ways: &[Way]) -> KafkaCluster {
 
 pub const BROKERS: usize = 3;
 pub const REPLICAS: usize = 2;
+/// How long clients have at least, where Kafka said late what they should have.
+const LOOK_MIN: Duration = Duration::from_secs(1);
 /// How long the last records may take.
 const CATCH_UP_MAX: Duration = Duration::from_secs(30);

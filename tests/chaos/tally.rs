@@ -37,7 +37,11 @@ pub struct Snapshot {
 }
 
 impl Tally {
+    /// Notes so many records that a client had not had before.
     pub fn delivered(&self, records: usize, at: u64) {
+        if records == 0 {
+            return;
+        }
         self.deliveries.fetch_add(records as u64, Ordering::Relaxed);
         self.delivered_at.store(at, Ordering::Relaxed);
         let from = self.watch_from.load(Ordering::Relaxed);

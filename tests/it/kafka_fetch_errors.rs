@@ -2,6 +2,10 @@
 //! librdkafka's mock cluster, which gives them at will.
 
 use std::collections::HashMap;
+use std::ffi::c_int;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use brucke::kafka::config::ClusterKind;
 use brucke::kafka::config::KafkaConfig;
@@ -68,25 +72,53 @@ impl Cluster {
         cluster.create_topic(name, 1, 1).expect("the topic is made");
     }
 
-    /// Lets the next fetches fail with this error.
+    /// Lets the next fetches fail with this error, and waits until they have.
     fn fail_fetches(&self, code: i32, times: usize) {
-        let codes = vec![code; times];
         let fetch = RDKafkaApiKey::Fetch.into();
-        // SAFETY: the client lives and hosts a cluster, and the codes are copied. C's
-        // enumeration is as large as an `i32`.
-        unsafe {
-            let cluster = native::rd_kafka_handle_mock_cluster(self.0.client().native_ptr());
-            let codes = codes.as_ptr().cast();
-            native::rd_kafka_mock_push_request_errors_array(cluster, fetch, times, codes);
+        let native = self.0.client().native_ptr();
+        for _ in 0..times {
+            // SAFETY: the client lives and hosts a cluster. What varies is one pair of C's
+            // enumeration, which is an int, and of milliseconds.
+            unsafe {
+                let cluster = native::rd_kafka_handle_mock_cluster(native);
+                let (code, delay): (c_int, c_int) = (code, 0);
+                native::rd_kafka_mock_broker_push_request_error_rtts(
+                    cluster, BROKER, fetch, 1, code, delay,
+                );
+            }
+        }
+        assert!(self.pending(fetch) > 0, "nothing fails");
+        let deadline = Instant::now() + FAILED_MAX;
+        while self.pending(fetch) > 0 {
+            assert!(Instant::now() < deadline, "{code} is not met {times} times");
+            thread::sleep(Duration::from_millis(5));
         }
     }
+
+    /// Returns how many requests have yet to fail.
+    fn pending(&self, request: i16) -> usize {
+        let mut count = 0;
+        // SAFETY: the client lives and hosts a cluster, and the count outlives the call.
+        unsafe {
+            let cluster = native::rd_kafka_handle_mock_cluster(self.0.client().native_ptr());
+            native::rd_kafka_mock_broker_error_stack_cnt(cluster, BROKER, request, &raw mut count);
+        }
+        count
+    }
 }
+
+/// The only one there is.
+const BROKER: i32 = 1;
+/// How long fetches may take to come.
+const FAILED_MAX: Duration = Duration::from_secs(20);
 
 fn check(times: usize) {
     let cluster = Cluster::start();
     cluster.create_topic("faulty");
     let mut config = KafkaConfig::new(vec![cluster.servers()]);
     config.cluster = ClusterKind::Mock;
+    // There is nothing to fetch until all have failed.
+    config.properties.insert("fetch.wait.max.ms".to_owned(), "20".to_owned());
     let mut rig = KafkaRig::start(&config);
     let producer = KafkaProducer::new(&cluster.servers());
     let source = rig.source("faulty", TenancyRule::Shared);

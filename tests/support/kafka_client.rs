@@ -53,8 +53,20 @@ impl KafkaAdmin {
         for (key, value) in config {
             new = new.set(key, value);
         }
+        let was_there = self.has_topic(topic);
         let results = self.runtime.block_on(self.client.create_topics([&new], &options()));
-        results.expect("the broker answers")[0].as_ref().expect("the topic is made");
+        let result = &results.expect("the broker answers")[0];
+        // A request whose answer was lost is sent again, and finds what the first has made.
+        let is_there = matches!(result, Err((_, RDKafkaErrorCode::TopicAlreadyExists)));
+        assert!(result.is_ok() || (is_there && !was_there), "the topic is not made: {result:?}");
+    }
+
+    /// Says whether a broker knows a topic. It asks for all: one that is asked for by name
+    /// might be made by that.
+    fn has_topic(&self, topic: &str) -> bool {
+        let metadata = self.client.inner().fetch_metadata(None, TIMEOUT);
+        let metadata = metadata.expect("the broker answers");
+        metadata.topics().iter().any(|known| known.name() == topic)
     }
 
     /// Deletes a topic.

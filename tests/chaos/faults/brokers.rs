@@ -138,19 +138,20 @@ fn all_down(stage: &mut Stage, seconds: f64) {
 
 /// Starts all brokers again. The first of them takes records before the last one is
 /// there, so that the watch for the first begins before.
-fn come_back(stage: &mut Stage) {
+pub fn come_back(stage: &mut Stage) {
     stage.watch();
     stage.cluster.restart_all(&(0..BROKERS).collect::<Vec<_>>());
 }
 
 /// Returns the broker that leads a partition under load.
-fn leader(stage: &Stage, random: &mut fastrand::Rng) -> usize {
+pub fn leader(stage: &Stage, random: &mut fastrand::Rng) -> usize {
     let partition = random.i32(0..i32::try_from(PLANS[PRICES].partitions).expect("few"));
     let replicas = stage.eye.insist_replicas(PRICES, partition);
     usize::try_from(replicas[0]).expect("not negative") - 1
 }
 
-fn move_leaders(stage: &mut Stage) {
+/// Gives the partitions under load other leaders.
+pub fn move_leaders(stage: &mut Stage) {
     let leaders = |stage: &Stage| -> Vec<i32> {
         let of = |topic: usize| {
             let partitions = i32::try_from(PLANS[topic].partitions).expect("few");

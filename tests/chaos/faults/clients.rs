@@ -132,6 +132,7 @@ pub const FAULTS: &[&Fault] = &[
 
 fn hold(stage: &mut Stage, mode: Mode, seconds: f64) {
     let replica = stage.crowded();
+    stage.strike_only(replica);
     stage.replicas[replica].front.set(mode, Whose::OneIn(3));
     stage.sleep(seconds);
     stage.replicas[replica].front.heal();

@@ -4,6 +4,7 @@ pub mod brokers;
 pub mod clients;
 pub mod corruption;
 pub mod memory;
+pub mod pairs;
 pub mod records;
 pub mod replicas;
 pub mod topics;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<&'static Fault> {
         replicas::FAULTS,
         memory::FAULTS,
         clients::FAULTS,
+        pairs::FAULTS,
     ]
     .concat()
 }

@@ -17,6 +17,7 @@ use crate::plan::Draft;
 use crate::plan::ORDERS;
 use crate::plan::PAYMENTS;
 use crate::plan::PLANS;
+use crate::plan::PRICES;
 use crate::producers::Pen;
 use crate::stage::Stage;
 
@@ -95,7 +96,7 @@ pub const FAULTS: &[&Fault] = &[
         what: "one tenant gets ten times as many records as all others, for 6 s",
         sees: Sees::Nothing,
         metric: Metric::Meanwhile(
-            "`brucke_channel_deliveries_total` of the channel grows at more than twice its rate",
+            "`brucke_channel_deliveries_total` of the channel grows at more than twice its rate, that of another at more than half",
         ),
         outage: Outage::None,
         within: seconds(10),
@@ -134,9 +135,10 @@ fn hold_open(stage: &mut Stage, random: &mut fastrand::Rng, end: TransactionEnd)
     });
 }
 
-/// Gives one tenant a multiple of what all get.
+/// Gives one tenant a multiple of what all get. Who follows another topic goes on.
 fn favour(stage: &mut Stage, random: &mut fastrand::Rng) {
-    let count = |stage: &Stage| (Instant::now(), deliveries(stage, ORDERS));
+    let count =
+        |stage: &Stage| (Instant::now(), [deliveries(stage, ORDERS), deliveries(stage, PRICES)]);
     let quiet = count(stage);
     stage.sleep(3.0);
     let before = count(stage);
@@ -154,13 +156,15 @@ fn favour(stage: &mut Stage, random: &mut fastrand::Rng) {
     }
     pen.drain();
     let after = count(stage);
-    let rate = |(from, less): (Instant, f64), (to, more): (Instant, f64)| {
-        (more - less) / (to - from).as_secs_f64()
+    let rate = |(from, less): (Instant, [f64; 2]), (to, more): (Instant, [f64; 2]), of: usize| {
+        (more[of] - less[of]) / (to - from).as_secs_f64()
     };
-    let (usual, now) = (rate(quiet, before), rate(before, after));
-    if now <= 2.0 * usual {
-        let name = PLANS[ORDERS].name;
-        stage.notes.push(format!("{name}: {now:.0} deliveries a second, before {usual:.0}"));
+    for (of, (topic, least)) in [(ORDERS, 2.0), (PRICES, 0.5)].into_iter().enumerate() {
+        let (usual, now) = (rate(quiet, before, of), rate(before, after, of));
+        if now <= least * usual {
+            let name = PLANS[topic].name;
+            stage.notes.push(format!("{name}: {now:.0} deliveries a second, before {usual:.0}"));
+        }
     }
 }
 

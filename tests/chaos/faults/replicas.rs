@@ -25,6 +25,7 @@ pub const FAULTS: &[&Fault] = &[
         first_record: None,
         act: |stage, _| {
             let replica = stage.crowded();
+            stage.strike_only(replica);
             stage.replicas[replica].process.kill();
             stage.sleep(1.0);
             stage.replicas[replica].process.restart();
@@ -40,6 +41,7 @@ pub const FAULTS: &[&Fault] = &[
         first_record: None,
         act: |stage, _| {
             let replica = stage.crowded();
+            stage.strike_only(replica);
             stage.replicas[replica].process.signal(libc::SIGSTOP);
             stage.sleep(8.0);
             if !stage.replicas[replica].metrics().is_empty() {
@@ -56,14 +58,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
-        act: |stage, _| {
-            let replica = stage.crowded();
-            let status = stage.replicas[replica].process.terminate();
-            if !status.success() {
-                stage.notes.push(format!("a drained replica ends with {status}"));
-            }
-            stage.replicas[replica].process.restart();
-        },
+        act: |stage, _| drain(stage),
     },
     &Fault {
         name: "clock-jumps",
@@ -76,6 +71,17 @@ pub const FAULTS: &[&Fault] = &[
         act: |stage, _| jump(stage),
     },
 ];
+
+/// Drains a replica and starts it again.
+pub fn drain(stage: &mut Stage) {
+    let replica = stage.crowded();
+    stage.strike_only(replica);
+    let status = stage.replicas[replica].process.terminate();
+    if !status.success() {
+        stage.notes.push(format!("a drained replica ends with {status}"));
+    }
+    stage.replicas[replica].process.restart();
+}
 
 /// The clock is that of a library that stands before the C library's, so that
 /// the replica is started anew with it, and without it afterwards.
@@ -95,6 +101,7 @@ fn jump(stage: &mut Stage) {
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
     let replica = stage.crowded();
+    stage.strike_only(replica);
     let restart = |stage: &mut Stage, variables| {
         let process = &mut stage.replicas[replica].process;
         process.kill();

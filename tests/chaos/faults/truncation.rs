@@ -100,12 +100,14 @@ fn truncate(stage: &mut Stage, random: &mut fastrand::Rng, afterwards: Afterward
     // The next records are acknowledged after the cut.
     stage.sleep(0.01);
     match afterwards {
-        Afterwards::Quiet => {}
+        Afterwards::Quiet => stage.mend(),
         Afterwards::Regrown => {
             write(stage, lost + 20, random);
             stage.replicas.iter().for_each(|replica| replica.way.heal());
+            stage.mend();
         }
         Afterwards::RegrownUnseen => {
+            stage.mend();
             // Those who stayed are told first, so that replicas have nothing of the old
             // log any more.
             stage.sleep(3.0);

@@ -7,6 +7,7 @@ use crate::fault::Metric;
 use crate::fault::Outage;
 use crate::fault::Sees;
 use crate::fault::seconds;
+use crate::faults::brokers;
 use crate::plan::FLEETING;
 use crate::plan::PLANS;
 use crate::proxy::Mode;
@@ -22,7 +23,20 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| block(stage, random, Mode::Cut, 5.0),
+        act: |stage, random| block(stage, random, None, Mode::Cut, 5.0),
+    },
+    &Fault {
+        name: "way-to-leader-cut",
+        what: "a replica can't reach the leader of a partition for 8 s, and does reach the other brokers",
+        sees: Sees::Nothing,
+        metric: Metric::Grows("brucke_kafka_disconnects_total"),
+        outage: Outage::Some,
+        within: seconds(10),
+        first_record: None,
+        act: |stage, random| {
+            let leader = brokers::leader(stage, random);
+            block(stage, random, Some(leader), Mode::Cut, 8.0);
+        },
     },
     &Fault {
         name: "way-reset",
@@ -49,7 +63,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| block(stage, random, Mode::HalfOpen, 5.0),
+        act: |stage, random| block(stage, random, None, Mode::HalfOpen, 5.0),
     },
     &Fault {
         name: "way-stalled",
@@ -59,7 +73,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| block(stage, random, Mode::Stall, 8.0),
+        act: |stage, random| block(stage, random, None, Mode::Stall, 8.0),
     },
     &Fault {
         name: "way-slow",
@@ -69,7 +83,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| block(stage, random, Mode::Slow(20_000), 10.0),
+        act: |stage, random| block(stage, random, None, Mode::Slow(20_000), 10.0),
     },
     &Fault {
         name: "live-reader-overtaken",
@@ -94,9 +108,17 @@ pub const FAULTS: &[&Fault] = &[
     },
 ];
 
-fn block(stage: &mut Stage, random: &mut fastrand::Rng, mode: Mode, seconds: f64) {
+/// Does it to the way of a replica to a broker, or to all.
+fn block(
+    stage: &mut Stage,
+    random: &mut fastrand::Rng,
+    broker: Option<usize>,
+    mode: Mode,
+    seconds: f64,
+) {
     let replica = random.usize(..REPLICAS);
-    stage.replicas[replica].way.set(None, mode);
+    stage.strike_only(replica);
+    stage.replicas[replica].way.set(broker, mode);
     stage.sleep(seconds);
     stage.replicas[replica].way.heal();
 }

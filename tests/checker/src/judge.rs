@@ -27,7 +27,8 @@ pub type Sightings = HashMap<(String, u32, u64), u32>;
 ///
 /// # Errors
 ///
-/// A file or a line that can't be read.
+/// A file or a line that can't be read; a folder without a client, or whose truth does
+/// not say when the run was over: nobody could be accused.
 pub fn judge(folder: &Path, limits: Limits) -> io::Result<Verdict> {
     let mut files: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
@@ -50,7 +51,13 @@ pub fn judge(folder: &Path, limits: Limits) -> io::Result<Verdict> {
         read(file, |line: ClientLine| follower.handle_line(line))?;
         verdict += follower.finish();
     }
-    Ok(verdict)
+    let lacks = match (verdict.clients, truth.over()) {
+        (0, _) => "no client*.jsonl",
+        (_, None) => "no line that says when the run was over",
+        _ => return Ok(verdict),
+    };
+    let text = format!("{}: {lacks}", folder.display());
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
 /// Judges one client's lines against the truth; for tests and small runs.

@@ -38,8 +38,15 @@ pub enum TruthLine {
     Bounds { topic: String, p: u32, start: u64, end: u64, asked: u64, at: u64 },
     /// The log of a partition ended at `end` then, below where it had been.
     Cut { topic: String, p: u32, end: u64, at: u64 },
-    /// Between these moments nobody could be served, because of `why`.
-    Excuse { from: u64, to: u64, why: String },
+    /// Between these moments, because of `why`, nobody could be served, or nobody by
+    /// one replica.
+    Excuse {
+        from: u64,
+        to: u64,
+        why: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replica: Option<usize>,
+    },
     /// From now on nothing is broken and nothing is produced.
     Over { at: u64 },
 }
@@ -113,6 +120,9 @@ pub enum ClientLine {
     },
     Connect {
         at: u64,
+        /// By whom it is served from now on, where there are several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replica: Option<usize>,
     },
     /// It asks for the subscription.
     Ask {
@@ -216,7 +226,7 @@ impl ClientLine {
     pub fn at(&self) -> Option<u64> {
         match self {
             Self::Client { .. } => None,
-            Self::Connect { at }
+            Self::Connect { at, .. }
             | Self::Ask { at }
             | Self::Subscribed { at, .. }
             | Self::Records { at, .. }

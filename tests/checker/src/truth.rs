@@ -93,6 +93,8 @@ pub struct Cut {
 struct Excuse {
     from: u64,
     to: u64,
+    /// Who alone could serve nobody; otherwise nobody could.
+    replica: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -124,7 +126,9 @@ impl Truth {
             TruthLine::Cut { topic, p, end, at } => {
                 self.topic_mut(topic).partition_mut(p).cuts.push(Cut { end, at });
             }
-            TruthLine::Excuse { from, to, .. } => self.excuses.push(Excuse { from, to }),
+            TruthLine::Excuse { from, to, replica, .. } => {
+                self.excuses.push(Excuse { from, to, replica });
+            }
             TruthLine::Over { at } => self.over = Some(at),
         }
     }
@@ -184,18 +188,24 @@ impl Truth {
         self.over
     }
 
-    /// Says whether somebody could not be served at some moment of a window.
-    pub fn is_excused(&self, from: u64, to: u64) -> bool {
-        self.excuses.iter().any(|excuse| excuse.from <= to && from <= excuse.to)
+    /// Says whether a replica could not serve its clients at some moment of a window.
+    pub fn is_excused(&self, from: u64, to: u64, replica: Option<usize>) -> bool {
+        self.excuses_of(replica).any(|excuse| excuse.from <= to && from <= excuse.to)
     }
 
-    /// Returns from when on something can be done that was due at `from`: at once, or
-    /// after the excuses that began before `grace` was over.
-    pub fn excused_until(&self, from: u64, grace: u64) -> u64 {
-        self.excuses.iter().fold(from, |until, excuse| match excuse.from < until + grace {
+    /// Returns from when on a replica can do what was due at `from`: at once, or after
+    /// the excuses that began before `grace` was over.
+    pub fn excused_until(&self, from: u64, grace: u64, replica: Option<usize>) -> u64 {
+        self.excuses_of(replica).fold(from, |until, excuse| match excuse.from < until + grace {
             true => until.max(excuse.to),
             false => until,
         })
+    }
+
+    fn excuses_of(&self, replica: Option<usize>) -> impl Iterator<Item = &Excuse> {
+        self.excuses
+            .iter()
+            .filter(move |excuse| excuse.replica.is_none_or(|it| Some(it) == replica))
     }
 
     /// Returns the id of a topic that goes by the same name since later.

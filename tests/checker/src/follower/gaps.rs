@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::findings::Kind;
 use crate::follower::Follower;
+use crate::follower::Renewal;
 use crate::follower::Told;
 use crate::line::ClientLine;
 use crate::line::GapReason;
@@ -24,7 +25,8 @@ impl Follower<'_> {
         let &Told { at, p, from, to } = told;
         self.check_announced("a gap");
         let position = self.position(p);
-        if from > position {
+        // What lies below has reached the application, and is not gone for it.
+        if from != position {
             self.accuse(Kind::Unjoined, || format!("{p}: gap from {from}, stood at {position}"));
         }
         match why {
@@ -45,13 +47,21 @@ impl Follower<'_> {
         if named != self.topic {
             doubt = named.as_deref().and_then(|id| self.doubt(id));
             self.settle();
+            let positions = self.places.iter().map(|(p, place)| (*p, place.position)).collect();
             self.places.clear();
             self.topic = named;
-            self.renewed = Some(BTreeSet::new());
+            self.renewed = Some(Renewal { told: BTreeSet::new(), positions });
         }
-        let is_first = self.renewed.as_mut().is_some_and(|told| told.insert(p));
-        if !is_first {
-            doubt = Some("the subscription has that topic already".to_owned());
+        let first = self.renewed.as_mut().and_then(|renewal| {
+            let stood = renewal.positions.get(&p).copied().unwrap_or(0);
+            renewal.told.insert(p).then_some(stood)
+        });
+        match first {
+            Some(stood) if from > stood => {
+                self.accuse(Kind::Unjoined, || format!("{p}: gap from {from}, stood at {stood}"));
+            }
+            Some(_) => {}
+            None => doubt = Some("the subscription has that topic already".to_owned()),
         }
         if doubt.is_none() && to > self.start_after(p, at) {
             doubt = Some(format!("the new topic has less than {to}"));
@@ -121,7 +131,7 @@ impl Follower<'_> {
         let Some(known) = known else { return };
         let reached = self.places.get(&p).map_or(0, |place| place.reached_at);
         let known = known.max(reached).max(self.reads_since.unwrap_or(at));
-        let known = self.truth.excused_until(known, self.limits.gap);
+        let known = self.truth.excused_until(known, self.limits.gap, self.replica);
         if at > known + self.limits.gap {
             self.accuse(Kind::LateGap, || {
                 format!("{p}: {from} to {to} told at {at}, known at {known}")

@@ -56,11 +56,13 @@ pub struct Follower<'a> {
     topic: Option<String>,
     /// Another topic goes by the name now, and the gap that says so must come.
     announced: Option<String>,
-    /// Partitions of which the gaps told that brought the topic; `None` before the
-    /// first of them and once another frame came.
-    renewed: Option<BTreeSet<u32>>,
+    /// What the gaps told that brought the topic; `None` before the first of them and
+    /// once another frame came.
+    renewed: Option<Renewal>,
     places: BTreeMap<u32, Place>,
     asked_at: u64,
+    /// Who serves it.
+    replica: Option<usize>,
     /// Since when it reads a subscription without a break.
     reads_since: Option<u64>,
     subscribed: bool,
@@ -83,6 +85,15 @@ struct Place {
     /// The next of the partition's bounds to be held against the position.
     due: usize,
     stuck_at: Option<u64>,
+}
+
+/// A topic that was made again, as the client is being told of it.
+#[derive(Debug)]
+struct Renewal {
+    /// Partitions of which a gap has told.
+    told: BTreeSet<u32>,
+    /// Where the client stood in the topic of before.
+    positions: BTreeMap<u32, u64>,
 }
 
 /// A gap, as a client was told.
@@ -110,6 +121,7 @@ impl<'a> Follower<'a> {
             renewed: None,
             places: BTreeMap::new(),
             asked_at: 0,
+            replica: None,
             reads_since: None,
             subscribed: false,
             look_at: 0,
@@ -133,7 +145,10 @@ impl<'a> Follower<'a> {
                 (self.name, self.tenant) = (name, tenant);
                 (self.filter, self.start) = (filter, start);
             }
-            ClientLine::Connect { .. } => self.verdict.connects += 1,
+            ClientLine::Connect { replica, .. } => {
+                self.verdict.connects += 1;
+                self.replica = replica;
+            }
             ClientLine::Ask { at } => self.asked_at = at,
             ClientLine::Subscribed { at, topic, pos } => self.handle_subscribed(at, topic, &pos),
             ClientLine::Records { at, p, from, to, drop, r } => {
@@ -320,7 +335,7 @@ impl<'a> Follower<'a> {
                     && !cut
                     && place.position < bounds.end
                     && place.stuck_at != Some(place.position)
-                    && !truth.is_excused(bounds.at, deadline)
+                    && !truth.is_excused(bounds.at, deadline, self.replica)
                 {
                     place.stuck_at = Some(place.position);
                     stuck = Some((place.position, *bounds));

@@ -18,6 +18,7 @@ use crate::bounds;
 use crate::check;
 use crate::check_spoilt;
 use crate::client;
+use crate::excuse;
 use crate::frame;
 use crate::put;
 use crate::records;
@@ -71,9 +72,16 @@ fn a_true_gap_is_not_accused_and_false_missing_and_late_ones_are() {
     // More is said to be gone than is.
     check(&removed(15, 900), &slept(20, 1_100), &[(Kind::FalseGap, 1)]);
     check(&removed(20, 900), &slept(20, 2_600), &[(Kind::LateGap, 1)]);
+    // It begins below or above what the client had.
+    for from in [4, 6] {
+        let mut unjoined = slept(20, 1_100);
+        let place = unjoined.len() - 2;
+        unjoined[place] = gap(1_100, 0, from, 20, GapReason::Retention);
+        check(&removed(20, 900), &unjoined, &[(Kind::Unjoined, 1)]);
+    }
     // Nobody could be told any earlier.
     let mut excused = removed(20, 900);
-    excused.push(TruthLine::Excuse { from: 800, to: 2_000, why: "brokers down".to_owned() });
+    excused.push(excuse(800, 2_000, None));
     check(&excused, &slept(20, 2_600), &[]);
     // Gone, and no gap says so.
     let mut silent = slept(20, 1_100);
@@ -106,7 +114,7 @@ fn who_is_there_is_told_of_deleted_records_within_a_second() {
 fn an_excuse_counts_only_for_what_it_kept() {
     let excused = |excuses: &[(u64, u64)]| {
         let mut truth = removed(20, 900);
-        truth.extend(excuses.iter().map(|&(from, to)| excuse(from, to)));
+        truth.extend(excuses.iter().map(|&(from, to)| excuse(from, to, None)));
         truth
     };
     check(&excused(&[(1_899, 2_000)]), &awake(20, 2_900), &[]);
@@ -118,8 +126,15 @@ fn an_excuse_counts_only_for_what_it_kept() {
     check(&excused(&[(1_500, 2_300), (3_300, 4_000)]), &awake(20, 4_500), &[(Kind::LateGap, 1)]);
 }
 
-fn excuse(from: u64, to: u64) -> TruthLine {
-    TruthLine::Excuse { from, to, why: "down".to_owned() }
+#[test]
+fn an_excuse_of_one_replica_counts_for_its_clients_only() {
+    let excused = |replica| {
+        let mut truth = removed(20, 900);
+        truth.push(excuse(800, 2_000, Some(replica)));
+        truth
+    };
+    check(&excused(0), &awake(20, 2_900), &[]);
+    check(&excused(1), &awake(20, 2_900), &[(Kind::LateGap, 1)]);
 }
 
 #[test]
@@ -167,6 +182,10 @@ fn a_cut_log_is_told_and_read_again() {
     records(&mut less).iter_mut().for_each(|record| record.2 = anew(record.0));
     wrong.extend([gap(600, 0, 30, 22, GapReason::Truncated), less]);
     check(&truth, &wrong, &[(Kind::FalseGap, 1), (Kind::Lost, 1)]);
+    // Told of less than the client had.
+    let mut short = right(&Filter::All);
+    short.extend([gap(600, 0, 21, 20, GapReason::Truncated), again.clone()]);
+    check(&truth, &short, &[(Kind::Unjoined, 1)]);
     // A client below the cut never hears of it.
     let mut below = vec![client(Filter::All, Start::Earliest)];
     below.extend(subscribed(50, TOPIC, &[(0, 0), (1, 0)]));
@@ -231,6 +250,10 @@ fn a_topic_made_again_is_followed_on() {
     silent.push(ClientLine::Progress { at: 520, to: BTreeMap::from([(0, 30), (1, 30)]) });
     let found = [(Kind::Unjoined, 1), (Kind::Lost, 26), (Kind::MissingGap, 1)];
     check(&again(Some(500)), &silent, &found);
+    // Told of more than the client had.
+    let mut more = renewed(600);
+    more[1] = naming(600, 1, 11, Some(AGAIN));
+    check(&again(Some(500)), &begun(more), &[(Kind::Unjoined, 1)]);
     // Never told of, and nothing else is wrong.
     check(&again(Some(500)), &right(&Filter::All), &[(Kind::MissingGap, 1)]);
 }
@@ -244,7 +267,7 @@ fn a_topic_made_again_is_told_within_a_second_after_replicas_look() {
     check(&again(None), &begun(renewed(4_001)), &[(Kind::LateGap, 2)]);
     // Nobody could be told any earlier.
     let mut excused = again(Some(500));
-    excused.push(excuse(400, 4_000));
+    excused.push(excuse(400, 4_000, None));
     check(&excused, &begun(renewed(4_500)), &[]);
     // Nor was the client there.
     let resumed = |told_at: u64| {

@@ -4,9 +4,11 @@
 mod gaps;
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use brucke_checker::findings::Kind;
 use brucke_checker::follower::Limits;
+use brucke_checker::judge::judge;
 use brucke_checker::judge::judge_lines;
 use brucke_checker::line::Cleanup;
 use brucke_checker::line::ClientLine;
@@ -71,6 +73,11 @@ fn truth() -> Vec<TruthLine> {
     lines
 }
 
+/// Why nobody, or nobody at a replica, could be served for a while.
+fn excuse(from: u64, to: u64, replica: Option<usize>) -> TruthLine {
+    TruthLine::Excuse { from, to, why: "down".to_owned(), replica }
+}
+
 fn client(filter: Filter, start: Start) -> ClientLine {
     ClientLine::Client { name: "c".to_owned(), tenant: "acme".to_owned(), filter, start }
 }
@@ -78,7 +85,7 @@ fn client(filter: Filter, start: Start) -> ClientLine {
 fn subscribed(at: u64, topic: &str, pos: &[(u32, u64)]) -> Vec<ClientLine> {
     let pos = pos.iter().copied().collect();
     vec![
-        ClientLine::Connect { at },
+        ClientLine::Connect { at, replica: Some(0) },
         ClientLine::Ask { at },
         ClientLine::Subscribed { at, topic: topic.to_owned(), pos },
     ]
@@ -272,11 +279,15 @@ fn a_stuck_client_is_found() {
     let mut lines = right(&Filter::All);
     late(&mut lines);
     let mut excused = truth();
-    excused.push(TruthLine::Excuse { from: 250, to: 11_000, why: "down".to_owned() });
+    excused.push(excuse(250, 11_000, None));
     excused.retain(|line| !matches!(line, TruthLine::Over { .. }));
     check(&excused, &lines, &[]);
     let mut without = truth();
     without.retain(|line| !matches!(line, TruthLine::Over { .. }));
+    // Only those of another replica could not be.
+    let mut others = without.clone();
+    others.push(excuse(250, 11_000, Some(1)));
+    check(&others, &lines, &[(Kind::Stuck, 1)]);
     check(&without, &lines, &[(Kind::Stuck, 1)]);
     lines.insert(FRAMES, ClientLine::Asleep { at: 150 });
     lines.insert(lines.len() - 1, ClientLine::Awake { at: 12_400 });
@@ -394,4 +405,28 @@ fn lines_are_read_as_they_are_written() {
     std::fs::remove_dir_all(&folder).expect("it is there");
     assert_eq!(verdict.clients, 2);
     assert!(verdict.findings.are_clean(), "{verdict}");
+}
+
+#[test]
+fn a_folder_in_which_nobody_can_be_accused_is_refused() {
+    let folder = std::env::temp_dir().join(format!("brucke-checker-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let write = |name: &str, lines: Vec<String>| {
+        fs::write(folder.join(name), lines.join("\n")).expect("a file");
+    };
+    let refused = || judge(&folder, Limits::default()).expect_err("nobody is accused").to_string();
+    let json = |line: &TruthLine| serde_json::to_string(line).expect("JSON");
+    write("truth.jsonl", truth().iter().map(json).collect());
+    assert!(refused().contains("no client"), "{}", refused());
+    let client = right(&Filter::All);
+    write(
+        "client-0.jsonl",
+        client.iter().map(|l| serde_json::to_string(l).expect("JSON")).collect(),
+    );
+    let verdict = judge(&folder, Limits::default()).expect("it is all there");
+    assert!(verdict.findings.are_clean() && verdict.clients == 1);
+    let endless = truth().into_iter().filter(|line| !matches!(line, TruthLine::Over { .. }));
+    write("truth.jsonl", endless.map(|line| json(&line)).collect());
+    assert!(refused().contains("when the run was over"), "{}", refused());
+    fs::remove_dir_all(&folder).expect("it was there");
 }
