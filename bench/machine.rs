@@ -73,6 +73,17 @@ pub fn connections_max() -> usize {
     limit.saturating_sub(DESCRIPTORS_ASIDE)
 }
 
+/// Returns so many connections, where a process may have them.
+///
+/// # Errors
+///
+/// When it may not, and fewer would show less than what is asked for.
+pub fn connections(wanted: usize) -> Result<usize> {
+    let most = connections_max();
+    ensure!(wanted <= most, "{wanted} connections are asked for, and a process may have {most}");
+    Ok(wanted)
+}
+
 fn descriptor_limit() -> libc::rlimit {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a local that outlives the call.

@@ -51,7 +51,7 @@ struct Waits {
 ///
 /// When a client misses a record, or a range does not join.
 pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
-    let all = plan.storm_clients.min(machine::connections_max());
+    let all = machine::connections(plan.storm_clients)?;
     let small = Rival { tenant: "small", topic: "storm-small", clients: (all / 11).max(1) };
     let big = Rival { tenant: "big", topic: "storm-big", clients: small.clients * 10 };
     for rival in [small, big] {

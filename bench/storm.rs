@@ -18,7 +18,6 @@ use anyhow::Result;
 use anyhow::ensure;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
-use rdkafka::Message as _;
 use rdkafka::Offset;
 use rdkafka::Statistics;
 use rdkafka::TopicPartitionList;
@@ -51,38 +50,78 @@ use crate::support::raw_client::RawClient;
 pub fn measure(plan: &Plan, cluster: &Cluster) -> Result<()> {
     say("storm: filling the topic");
     fill(plan, cluster, TOPIC)?;
-    let clients = plan.storm_clients.min(machine::connections_max());
+    let clients = machine::connections(plan.storm_clients)?;
     let server = Server::start(plan, cluster, "connections_max = 20000")?;
     let ends = Ends::ask(server.address, TOPIC, None)?;
+    let places = Places::draw(plan, &ends, clients);
     let stop = AtomicBool::new(false);
     let phase = AtomicU8::new(CALM);
-    let (ages, storm, received) = thread::scope(|scope| {
+    let (ages, storm, share) = thread::scope(|scope| {
         let live = scope.spawn(|| watch_live(plan, cluster, server.address, &phase, &stop));
-        thread::sleep(plan.storm_calm.max(STATISTICS_AGE));
-        let at_storm = server.metric(RECEIVED_BYTES)?;
-        phase.store(STORM, Relaxed);
-        say(&format!("storm: {clients} clients return"));
-        let storm = scope.spawn(|| rush(plan, &server, &ends, clients));
-        let (storm, fleet) = storm.join().expect("clients do not panic")?;
-        phase.store(AFTER, Relaxed);
-        thread::sleep(STATISTICS_AGE);
-        let received = server.metric(RECEIVED_BYTES)? - at_storm;
+        let came = break_loose(plan, cluster, &server, &ends, &places, &phase);
+        // Whatever came of it: the watcher ends by this only.
         stop.store(true, Relaxed);
         let ages = live.join().expect("the watcher does not panic")?;
-        drop(fleet);
-        Ok::<_, anyhow::Error>((ages, storm, received as f64))
+        came.map(|(storm, share)| (ages, storm, share))
     })?;
-    say("storm: a bare consumer reads the same");
-    let bare = read_bare(cluster, &ends, &storm.lowest)?;
-    let share = received / bare as f64;
     let p99 = report(clients, &storm, share, ages);
     if clients >= FULL_STORM {
         ensure!(storm.read <= storm.wanted, "a range was read from Kafka twice");
-        ensure!(share <= BYTES_MAX, "{share} times the bytes of a bare consumer");
+        ensure!(share <= BYTES_MAX, "{share} times the bytes of what they lack");
         let [before, during, _] = p99;
         ensure!(during <= before * 2, "who is live waited {during:?}, and {before:?} before");
+        let grown = storm.resident_most - storm.resident_before;
+        let most = clients as u64 * MEMORY_EACH_MAX;
+        ensure!(grown <= most, "{grown} bytes more for {clients} clients, not {most}");
     }
     Ok(())
+}
+
+/// Lets the clients return; returns what came of it, and the bytes that were read for
+/// them, of those of the ranges that they lack.
+fn break_loose(
+    plan: &Plan,
+    cluster: &Cluster,
+    server: &Server,
+    ends: &Ends,
+    places: &Places,
+    phase: &AtomicU8,
+) -> Result<(Storm, f64)> {
+    thread::sleep(plan.storm_calm.max(STATISTICS_AGE));
+    // While nobody writes: a fetch brings all that there is.
+    phase.store(HALT, Relaxed);
+    thread::sleep(HALTED);
+    say("storm: a bare consumer reads what they lack");
+    let ranges = read_bare(cluster, &places.lowest)?;
+    let before = server.metric(RECEIVED_BYTES)?;
+    phase.store(STORM, Relaxed);
+    say(&format!("storm: {} clients return", places.all.len()));
+    // The clients stay for as long as is measured.
+    let (storm, _fleet) = thread::scope(|scope| {
+        scope.spawn(|| rush(server, ends, places)).join().expect("clients do not panic")
+    })?;
+    phase.store(AFTER, Relaxed);
+    thread::sleep(STATISTICS_AGE);
+    let received = server.metric(RECEIVED_BYTES)? - before;
+    say(&format!("storm: {received} bytes of {ranges}"));
+    Ok((storm, received as f64 / ranges as f64))
+}
+
+/// Where each client comes back to.
+struct Places {
+    all: Vec<BTreeMap<u32, u64>>,
+    /// The lowest place that anybody asks for.
+    lowest: BTreeMap<u32, u64>,
+}
+
+impl Places {
+    fn draw(plan: &Plan, ends: &Ends, clients: usize) -> Self {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let all: Vec<_> = (0..clients).map(|_| ends.place(&mut rng, plan.storm_behind)).collect();
+        let lowest = |partition: &u32| all.iter().map(|place| place[partition]).min().unwrap_or(0);
+        let lowest = ends.offsets.keys().map(|id| (*id, lowest(id))).collect();
+        Self { all, lowest }
+    }
 }
 
 /// What the storm came to.
@@ -91,8 +130,6 @@ struct Storm {
     /// From the first connection to the last `live`.
     took: Duration,
     cpu: Duration,
-    /// The lowest place that anybody asked for.
-    lowest: BTreeMap<u32, u64>,
     /// Records of the ranges that anybody asked for, each counted once.
     wanted: u64,
     /// Records of history that were read from Kafka.
@@ -112,7 +149,7 @@ fn report(clients: usize, storm: &Storm, received: f64, ages: Vec<Vec<Duration>>
             "CPU, s",
             "records delivered",
             "read from Kafka, of those wanted",
-            "bytes from Kafka, of a bare consumer's",
+            "bytes from Kafka, of those of the ranges",
             "resident, MB",
         ],
     );
@@ -140,8 +177,9 @@ fn report(clients: usize, storm: &Storm, received: f64, ages: Vec<Vec<Duration>>
     }
     println!(
         "\nEvery range of every client joined. The records wanted are those between the lowest place \
-         of anybody and the end, partition by partition, when the storm began; the bare consumer reads just these. Bytes \
-         are those that brokers sent to those who read history, with all that the protocol adds.\n"
+         of anybody and the end, partition by partition, when the places were drawn. Bytes are those that brokers sent to those who \
+         read history, beside those that they sent, right before, to a bare consumer that read from the lowest places to where the log \
+         ended; both with all that the protocol adds.\n"
     );
     p99
 }
@@ -216,32 +254,27 @@ impl Ends {
 }
 
 /// Returns with the clients, who stay.
-fn rush(plan: &Plan, server: &Server, ends: &Ends, clients: usize) -> Result<(Storm, Fleet)> {
+fn rush(server: &Server, ends: &Ends, places: &Places) -> Result<(Storm, Fleet)> {
     // Else those whose waiting is measured, and Kafka, would wait for these
     // thousands to be given the core.
     machine::yield_to_others()?;
-    let mut rng = fastrand::Rng::with_seed(7);
-    let places: Vec<_> = (0..clients).map(|_| ends.place(&mut rng, plan.storm_behind)).collect();
-    let lowest = |partition: &u32| places.iter().map(|place| place[partition]).min().unwrap_or(0);
-    let lowest: BTreeMap<_, _> = ends.offsets.keys().map(|id| (*id, lowest(id))).collect();
-    let wanted = ends.offsets.iter().map(|(partition, end)| end - lowest[partition]).sum();
-    let expected: Vec<u64> = places.iter().map(|place| ends.behind(place)).collect();
+    let wanted = ends.behind(&places.lowest);
+    let expected: Vec<u64> = places.all.iter().map(|place| ends.behind(place)).collect();
     let mut fleet = Fleet::new()?;
     let read_before = server.metric(HISTORY_RECORDS)?;
     let (cpu, resident_before) = (server.process.cpu()?, server.process.resident_bytes()?);
     let begin = Instant::now();
-    for place in &places {
+    for place in &places.all {
         fleet.open(server.address, vec![ends.resume(TOPIC, place)?], place.clone())?;
         fleet.run_for(Duration::ZERO)?;
     }
-    let live = clients as u64;
+    let live = places.all.len() as u64;
     fleet.run_until("all to be live", |counts| counts.live >= live)?;
     let took = begin.elapsed();
     ensure!(fleet.has_each(&expected), "a client is live and has not got all");
     let storm = Storm {
         took,
         cpu: server.process.cpu()? - cpu,
-        lowest,
         wanted,
         read: server.metric(HISTORY_RECORDS)? - read_before,
         deliveries: fleet.counts().records,
@@ -251,9 +284,9 @@ fn rush(plan: &Plan, server: &Server, ends: &Ends, clients: usize) -> Result<(St
     Ok((storm, fleet))
 }
 
-/// Reads the ranges by a consumer without anything behind it; returns the bytes
-/// that brokers sent to it.
-fn read_bare(cluster: &Cluster, ends: &Ends, lowest: &BTreeMap<u32, u64>) -> Result<u64> {
+/// Reads from these places to where the log ends, by a consumer without anything behind
+/// it; returns the bytes that brokers sent to it.
+fn read_bare(cluster: &Cluster, lowest: &BTreeMap<u32, u64>) -> Result<u64> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &cluster.servers).set("group.id", "bench");
     config.set("enable.auto.commit", "false").set("statistics.interval.ms", "100");
@@ -262,16 +295,16 @@ fn read_bare(cluster: &Cluster, ends: &Ends, lowest: &BTreeMap<u32, u64>) -> Res
     }
     let consumer: BaseConsumer<Received> = config.create_with_context(Received::default())?;
     let mut list = TopicPartitionList::new();
+    let mut missing = 0;
     for (partition, offset) in lowest {
-        let offset = Offset::Offset(i64::try_from(*offset)?);
-        list.add_partition_offset(TOPIC, i32::try_from(*partition)?, offset)?;
+        let (partition, offset) = (i32::try_from(*partition)?, i64::try_from(*offset)?);
+        list.add_partition_offset(TOPIC, partition, Offset::Offset(offset))?;
+        let (_, end) = consumer.fetch_watermarks(TOPIC, partition, PATIENCE)?;
+        missing += end - offset;
     }
     consumer.assign(&list)?;
-    let mut missing: u64 = ends.offsets.iter().map(|(id, end)| end - lowest[id]).sum();
-    while missing > 0 {
-        let message = consumer.poll(PATIENCE).context("no record")??;
-        let end = ends.offsets[&u32::try_from(message.partition())?];
-        missing -= u64::from(u64::try_from(message.offset())? < end);
+    for _ in 0..missing {
+        consumer.poll(PATIENCE).context("no record")??;
     }
     let read_at = Instant::now();
     while read_at.elapsed() < Duration::from_millis(300) {
@@ -311,6 +344,11 @@ fn watch_live(
     let interval = Duration::from_secs(1) / LIVE_RATE;
     let mut due = Instant::now();
     while !stop.load(Relaxed) {
+        if phase.load(Relaxed) == HALT {
+            fleet.run_for(interval)?;
+            due = Instant::now();
+            continue;
+        }
         if phase.load(Relaxed) != now {
             now = phase.load(Relaxed);
             ages.push(fleet.take_stamps());
@@ -330,8 +368,10 @@ fn watch_live(
 const TOPIC: &str = "storm";
 /// From so many clients on it is held to what a storm may cost.
 const FULL_STORM: usize = 9_000;
-/// Bytes from Kafka, of those that a bare consumer has for the same ranges.
+/// Bytes from Kafka, of those that a bare consumer has for the same ranges alone.
 const BYTES_MAX: f64 = 1.2;
+/// Resident bytes for each who comes back, whatever is read for all.
+const MEMORY_EACH_MAX: u64 = 16 << 10;
 const HISTORY_RECORDS: &str = "brucke_kafka_history_records_total";
 const RECEIVED_BYTES: &str = "brucke_kafka_received_bytes_total{client=\"history\"}";
 /// How old what the server says of those may be.
@@ -343,5 +383,9 @@ const LIVE_RATE: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What happens.
 const CALM: u8 = 0;
-const STORM: u8 = 1;
-const AFTER: u8 = 2;
+/// Nothing is written.
+const HALT: u8 = 1;
+const STORM: u8 = 2;
+const AFTER: u8 = 3;
+/// How long until what was written last has been read.
+const HALTED: Duration = Duration::from_millis(500);

@@ -113,10 +113,10 @@ pub enum SweepState {
 }
 
 /// For how long nobody else must have asked before a new sweep begins: clients of a
-/// storm come less than a millisecond apart.
-const GATHER_QUIET: Duration = Duration::from_millis(5);
+/// storm come less than a millisecond apart, but the first may be some ahead.
+const GATHER_QUIET: Duration = Duration::from_millis(25);
 /// How long it waits for others at most.
-const GATHER_MAX: Duration = Duration::from_millis(100);
+const GATHER_MAX: Duration = Duration::from_millis(250);
 /// Chunks after which a sweep looks back for cursors that it left behind.
 const STRIDES_MAX: u32 = 16;
 
@@ -399,25 +399,27 @@ mod tests {
             history.handle_timeout(after(millis));
         };
         at(&mut history, 0, 50);
-        at(&mut history, 4, 30);
-        history.handle_timeout(after(8));
-        assert_eq!(history.poll(), None, "another came four milliseconds ago");
-        assert_eq!(history.next_deadline(), Some(after(9)));
-        history.handle_timeout(after(9));
+        at(&mut history, 20, 30);
+        history.handle_timeout(after(44));
+        assert_eq!(history.poll(), None, "another came 24 milliseconds ago");
+        assert_eq!(history.next_deadline(), Some(after(45)));
+        history.handle_timeout(after(45));
         assert_eq!(history.poll().map(|next| next.from), Some(offset(30)));
         history.handle_read(source, p, offset(60));
         assert_eq!(history.next_deadline(), None);
         // Going on needs no gathering.
-        at(&mut history, 20, 60);
+        at(&mut history, 50, 60);
         assert_eq!(history.poll().map(|next| next.from), Some(offset(60)));
         history.handle_read(source, p, offset(90));
         // However many come, it begins in the end.
-        for millis in 0..100 {
-            at(&mut history, 30 + millis, 29 - i64::try_from(millis % 20).expect("small"));
+        for millis in (0..250).step_by(10) {
+            at(&mut history, 100 + millis, 29 - i64::try_from(millis % 20).expect("small"));
             assert_eq!(history.poll(), None);
         }
-        history.handle_timeout(after(130));
-        assert_eq!(history.poll().map(|next| next.from), Some(offset(10)));
+        history.handle_timeout(after(349));
+        assert_eq!(history.poll(), None);
+        history.handle_timeout(after(350));
+        assert_eq!(history.poll().map(|next| next.from), Some(offset(19)));
     }
 
     #[test]
