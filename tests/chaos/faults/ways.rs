@@ -11,7 +11,6 @@ use crate::faults::brokers;
 use crate::plan::FLEETING;
 use crate::plan::PLANS;
 use crate::proxy::Mode;
-use crate::stage::REPLICAS;
 use crate::stage::Stage;
 
 pub const FAULTS: &[&Fault] = &[
@@ -23,7 +22,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| block(stage, random, None, Mode::Cut, 5.0),
+        act: |stage, _| block(stage, None, Mode::Cut, 5.0),
     },
     &Fault {
         name: "way-to-leader-cut",
@@ -35,7 +34,7 @@ pub const FAULTS: &[&Fault] = &[
         first_record: None,
         act: |stage, random| {
             let leader = brokers::leader(stage, random);
-            block(stage, random, Some(leader), Mode::Cut, 8.0);
+            block(stage, Some(leader), Mode::Cut, 8.0);
         },
     },
     &Fault {
@@ -46,8 +45,8 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::None,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| {
-            let replica = random.usize(..REPLICAS);
+        act: |stage, _| {
+            let replica = stage.crowded();
             for _ in 0..5 {
                 stage.replicas[replica].way.set(None, Mode::Reset);
                 stage.sleep(1.0);
@@ -63,7 +62,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| block(stage, random, None, Mode::HalfOpen, 5.0),
+        act: |stage, _| block(stage, None, Mode::HalfOpen, 5.0),
     },
     &Fault {
         name: "way-stalled",
@@ -73,7 +72,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| block(stage, random, None, Mode::Stall, 8.0),
+        act: |stage, _| block(stage, None, Mode::Stall, 8.0),
     },
     &Fault {
         name: "way-slow",
@@ -83,7 +82,7 @@ pub const FAULTS: &[&Fault] = &[
         outage: Outage::Some,
         within: seconds(10),
         first_record: None,
-        act: |stage, random| block(stage, random, None, Mode::Slow(20_000), 10.0),
+        act: |stage, _| block(stage, None, Mode::Slow(20_000), 10.0),
     },
     &Fault {
         name: "live-reader-overtaken",
@@ -108,15 +107,10 @@ pub const FAULTS: &[&Fault] = &[
     },
 ];
 
-/// Does it to the way of a replica to a broker, or to all.
-fn block(
-    stage: &mut Stage,
-    random: &mut fastrand::Rng,
-    broker: Option<usize>,
-    mode: Mode,
-    seconds: f64,
-) {
-    let replica = random.usize(..REPLICAS);
+/// Does it to the way of a replica to a broker, or to all. One without clients follows
+/// nothing, and would not feel it.
+fn block(stage: &mut Stage, broker: Option<usize>, mode: Mode, seconds: f64) {
+    let replica = stage.crowded();
     stage.strike_only(replica);
     stage.replicas[replica].way.set(broker, mode);
     stage.sleep(seconds);
