@@ -13,7 +13,6 @@ use brucke_checker::verdict::Verdict;
 
 use crate::fault::Fault;
 use crate::fault::Metric;
-use crate::fault::Outage;
 use crate::fault::value;
 use crate::order::Order;
 use crate::peak::Peak;
@@ -128,9 +127,7 @@ fn perform(stage: &mut Stage, fault: &'static Fault, random: &mut fastrand::Rng)
     // Whatever the stage could not do, what was seen until then is judged.
     let acted = catch_unwind(AssertUnwindSafe(|| (fault.act)(stage, random)));
     let to = stage.clock.now();
-    if fault.outage == Outage::Some {
-        stage.excuse(from, to, fault.name);
-    }
+    stage.end_fault(fault, from, to);
     stage.watch_if_not_yet();
     let caught_up = stage.catch_up(fault.within);
     // A little longer, for what comes of it late and for the counts.

@@ -13,6 +13,8 @@ use tokio::runtime::Runtime;
 use crate::client::Client;
 use crate::client::Order;
 use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::fault::Outage;
 use crate::journal::TruthJournal;
 use crate::journal::fresh_folder;
 use crate::observer::Bounds;
@@ -139,9 +141,12 @@ impl Stage {
         self.topics.know(topic, Some(Known { id, partitions }));
     }
 
-    /// Says that the present fault concerns the clients of one replica only.
-    pub fn strike_only(&mut self, replica: usize) {
+    /// Returns the replica with the most clients, and notes that the present fault concerns
+    /// only those.
+    pub fn strike_one(&mut self) -> usize {
+        let replica = self.crowded();
         self.reach.replica = Some(replica);
+        replica
     }
 
     /// Says that the present fault is mended, whatever is yet to be cleared up after it.
@@ -149,12 +154,15 @@ impl Stage {
         self.reach.mended = Some(self.clock.now());
     }
 
-    /// Says that nobody whom the present fault concerns could be served from a moment on
-    /// until it was mended, or until another moment.
-    pub fn excuse(&mut self, from: u64, to: u64, why: &str) {
+    /// Ends a fault. Where it was an outage, nobody whom it concerned could be served from
+    /// a moment on until it was mended, or until another moment.
+    pub fn end_fault(&mut self, fault: &Fault, from: u64, to: u64) {
+        // Whatever the fault was: the next one reaches as far as it says itself.
         let Reach { replica, mended } = std::mem::take(&mut self.reach);
-        let (to, why) = (mended.unwrap_or(to), why.to_owned());
-        self.truth.write(&TruthLine::Excuse { from, to, why, replica });
+        if fault.outage == Outage::Some {
+            let (to, why) = (mended.unwrap_or(to), fault.name.to_owned());
+            self.truth.write(&TruthLine::Excuse { from, to, why, replica });
+        }
     }
 
     /// Waits so long for every client to have what the log has now. Returns how

@@ -1,7 +1,5 @@
 //! What befalls brokers.
 
-use std::time::Duration;
-
 use crate::fault::Fault;
 use crate::fault::Metric;
 use crate::fault::Outage;
@@ -184,7 +182,7 @@ pub fn move_leaders(stage: &mut Stage) {
         "org.apache.kafka.tools.LeaderElectionCommand",
         &["--bootstrap-server", &servers, "--election-type", "preferred", "--all-topic-partitions"],
     );
-    std::thread::sleep(Duration::from_secs(1));
+    stage.sleep(1.0);
     let after = leaders(stage);
     let moved = before.iter().zip(&after).filter(|(one, other)| one != other).count();
     if moved == 0 {

@@ -131,8 +131,7 @@ pub const FAULTS: &[&Fault] = &[
 ];
 
 fn hold(stage: &mut Stage, mode: Mode, seconds: f64) {
-    let replica = stage.crowded();
-    stage.strike_only(replica);
+    let replica = stage.strike_one();
     stage.replicas[replica].front.set(mode, Whose::OneIn(3));
     stage.sleep(seconds);
     stage.replicas[replica].front.heal();

@@ -26,9 +26,7 @@ pub const FAULTS: &[&Fault] = &[
             (0..BROKERS).for_each(|broker| stage.cluster.kill(broker));
             stage.sleep(1.0);
             let replica = stage.crowded();
-            stage.replicas[replica].process.kill();
-            stage.sleep(1.0);
-            stage.replicas[replica].process.restart();
+            replicas::kill(stage, replica);
             stage.sleep(1.0);
             brokers::come_back(stage);
         },

@@ -24,11 +24,8 @@ pub const FAULTS: &[&Fault] = &[
         within: seconds(10),
         first_record: None,
         act: |stage, _| {
-            let replica = stage.crowded();
-            stage.strike_only(replica);
-            stage.replicas[replica].process.kill();
-            stage.sleep(1.0);
-            stage.replicas[replica].process.restart();
+            let replica = stage.strike_one();
+            kill(stage, replica);
         },
     },
     &Fault {
@@ -40,8 +37,7 @@ pub const FAULTS: &[&Fault] = &[
         within: seconds(10),
         first_record: None,
         act: |stage, _| {
-            let replica = stage.crowded();
-            stage.strike_only(replica);
+            let replica = stage.strike_one();
             stage.replicas[replica].process.signal(libc::SIGSTOP);
             stage.sleep(8.0);
             if !stage.replicas[replica].metrics().is_empty() {
@@ -72,10 +68,16 @@ pub const FAULTS: &[&Fault] = &[
     },
 ];
 
+/// Kills a replica and starts it again.
+pub fn kill(stage: &mut Stage, replica: usize) {
+    stage.replicas[replica].process.kill();
+    stage.sleep(1.0);
+    stage.replicas[replica].process.restart();
+}
+
 /// Drains a replica and starts it again.
 pub fn drain(stage: &mut Stage) {
-    let replica = stage.crowded();
-    stage.strike_only(replica);
+    let replica = stage.strike_one();
     let status = stage.replicas[replica].process.terminate();
     if !status.success() {
         stage.notes.push(format!("a drained replica ends with {status}"));
@@ -100,8 +102,7 @@ fn jump(stage: &mut Stage) {
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    let replica = stage.crowded();
-    stage.strike_only(replica);
+    let replica = stage.strike_one();
     let restart = |stage: &mut Stage, variables| {
         let process = &mut stage.replicas[replica].process;
         process.kill();

@@ -110,8 +110,7 @@ pub const FAULTS: &[&Fault] = &[
 /// Does it to the way of a replica to a broker, or to all. One without clients follows
 /// nothing, and would not feel it.
 fn block(stage: &mut Stage, broker: Option<usize>, mode: Mode, seconds: f64) {
-    let replica = stage.crowded();
-    stage.strike_only(replica);
+    let replica = stage.strike_one();
     stage.replicas[replica].way.set(broker, mode);
     stage.sleep(seconds);
     stage.replicas[replica].way.heal();
